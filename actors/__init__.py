@@ -1,0 +1,1 @@
+"""Actors: environments, the collector that streams their chunks, evaluation and video."""

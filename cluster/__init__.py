@@ -1,0 +1,1 @@
+"""The command line, the coordinator and the runtimes that put the roles into processes."""

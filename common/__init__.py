@@ -1,0 +1,1 @@
+"""What every room shares: configuration, sequence types, run folder, seeding."""

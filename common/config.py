@@ -129,7 +129,7 @@ class DreamerConfig:
     """Units per hidden layer of actor and value head."""
     gamma: float = 0.99
     """Discount per imagined step (where no discount head predicts it)."""
-    lambda_: float = 0.95
+    return_lambda: float = 0.95
     """Mixing of the lambda-return."""
     mean_scale: float = 5.0
     """The actor's mean is scale * tanh(m / scale); 0 leaves it unconstrained."""
@@ -145,14 +145,6 @@ class DreamerConfig:
     """Adam's step size for the actor."""
     value_learning_rate: float = 8e-5
     """Adam's step size for the value head."""
-
-
-@dataclass(frozen=True)
-class NoValueConfig:
-    """Dreamer's ablation without a value head (eq. 4)."""
-
-    discounted: bool = False
-    """Discount the summed rewards, as the released code does."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +183,8 @@ class Config:
     """Environment steps between evaluations; 0 evaluates only before and after."""
     eval_episodes: int = 1
     """Episodes per evaluation and angle."""
+    final_eval_episodes: int = 10
+    """Episodes of the evaluations before and after training."""
     eval_rotation: tuple[float, ...] = (0.0,)
     """Angles in degrees; images are rotated by U(-angle, angle) at evaluation only."""
     keep_at: tuple[int, ...] = ()
@@ -201,7 +195,6 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
     dreamer: DreamerConfig = field(default_factory=DreamerConfig)
-    no_value: NoValueConfig = field(default_factory=NoValueConfig)
 
     @property
     def environments(self) -> int:

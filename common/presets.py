@@ -84,6 +84,7 @@ def smoke() -> Config:
         train_ratio=0.05,
         eval_every=400,
         eval_episodes=1,
+        final_eval_episodes=2,
         environment=EnvironmentConfig(action_repeat=4, time_limit=100, rendering="fast"),
         replay=ReplayConfig(capacity=10_000, chunk_rows=10, prefill=400, pretrain=5),
         training=TrainingConfig(

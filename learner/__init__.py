@@ -1,0 +1,1 @@
+"""The world model, the behaviours learnt in it, the policy, and their optimisation."""

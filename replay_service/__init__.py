@@ -1,0 +1,1 @@
+"""The replay service: stores, sampling, rate limiting and the wire codec. Imports `common` alone."""

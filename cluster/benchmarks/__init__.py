@@ -1,0 +1,1 @@
+"""Measures one part of the system against its limit."""

@@ -1,0 +1,1 @@
+"""Where roles live: one process (`inline`) or Ray actors (`ray`)."""

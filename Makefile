@@ -1,0 +1,47 @@
+# Everything from a fresh machine: `make train` watches an agent learn, `make test` runs the tests.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SYSTEM_PACKAGES := libegl1 libosmesa6
+RUN ?= runs/first
+SEED ?= 0
+
+.PHONY: install train test test-slow lint gpu clean
+
+install: $(VENV)/.installed
+
+# torch first: `requirements.lock` pins the rest, and a torch that is there is kept.
+$(VENV)/.installed: pyproject.toml requirements.lock Makefile
+	@$(MAKE) --no-print-directory system-packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+.PHONY: system-packages
+system-packages:
+	@missing=$$(for p in $(SYSTEM_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	if [ -z "$$missing" ] || ! command -v apt-get >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
+	else echo "missing system packages:" $$missing "- run: sudo apt-get install" $$missing; exit 1; fi
+
+train: install
+	$(BIN)/dreamfleet train --preset small --seed $(SEED) --run-dir $(RUN)
+	$(BIN)/dreamfleet plot $(RUN) --out $(RUN)/curve.png
+	@echo "curve: $(RUN)/curve.png   videos: $(RUN)/videos/"
+
+test: install
+	$(BIN)/python -m pytest -q
+
+test-slow: install
+	$(BIN)/python -m pytest -q -m slow
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) *.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,215 @@
+"""The learning-curve figure: a panel a task and angle, a colour an algorithm, seeds as a band."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from itertools import cycle
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from cluster.curves import Curve, CurveKey, read_curves
+from cluster.published import PublishedCurve, published_curves
+from common.errors import UserError
+
+# Okabe and Ito's palette, told apart with every common kind of colour blindness.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = "os^D"
+_GREY = "#6b6b6b"
+_DASHES = (0, (4, 2))
+_PANEL_INCHES = (4.6, 3.1)
+_FEW_POINTS = 12  # a line through so few evaluations shows where they are
+_LABEL_GAP = 0.055  # of a panel's height: one line of a label
+_SPREADING_ROUNDS = 50  # ten labels in one place are apart after half as many
+
+
+class _Style(NamedTuple):
+    label: str
+    colour: str
+    marker: str
+
+
+def plot_runs(run_dirs: Sequence[Path], out: Path) -> None:
+    """Draws evaluation returns over environment steps and writes the figure.
+
+    Runs of one task, algorithm, objective, preset and evaluation angle are repetitions: their mean is a line, their
+    minimum and maximum a band. Training returns are a faint line. Published scores of the task are dashed.
+
+    Args:
+        run_dirs: run folders, in any order.
+        out: the figure; its suffix says the format (png, pdf, svg, …).
+
+    Raises:
+        UserError: a folder is no run folder or has no evaluation, or the suffix is no picture format.
+    """
+    curves = read_curves(run_dirs)
+    panels = sorted({(curve.key.task, curve.key.rotation) for curve in curves})
+    columns = len(panels) if len(panels) <= 3 else min(4, math.ceil(math.sqrt(len(panels))))
+    rows = math.ceil(len(panels) / columns)
+    with _look():
+        figure = Figure(figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows + 0.5), layout="constrained")
+        if out.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
+            raise UserError(f"{out} names no picture format; end it in .png, .pdf or .svg")
+        figure.get_layout_engine().set(hspace=0.06, wspace=0.04)
+        axes = figure.subplots(rows, columns, squeeze=False)
+        styles = _styles(curves)
+        published = False
+        for index, (task, rotation) in enumerate(panels):
+            axis = axes.flat[index]
+            shown = [curve for curve in curves if (curve.key.task, curve.key.rotation) == (task, rotation)]
+            scores = published_curves(task, rotation, {curve.key.algorithm for curve in shown})
+            _draw_panel(axis, shown, scores, styles)
+            axis.set_title(task.rpartition(":")[2] + (f", images rotated ±{rotation:g}°" if rotation else ""))
+            if index % columns == 0:
+                axis.set_ylabel("return")
+            if index + columns >= len(panels):
+                axis.set_xlabel("environment steps")
+            published = published or bool(scores)
+        for axis in axes.flat[len(panels) :]:
+            axis.remove()
+        handles = _legend(curves, styles, published)
+        longest = max(len(str(handle.get_label())) for handle in handles)
+        fitting = int(_PANEL_INCHES[0] * columns / (0.7 + 0.068 * longest))  # inches of a handle and of a letter
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), fitting), frameon=False)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=160)
+
+
+def _look() -> AbstractContextManager[None]:
+    """Matplotlib's settings for the figure, given back on leaving."""
+    return matplotlib.rc_context(
+        {
+            "font.size": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": "#9a9a9a",
+            "axes.titlesize": 10.5,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.titlepad": 11,
+            "legend.fontsize": 8.5,
+            "axes.labelcolor": "#333333",
+            "xtick.color": "#9a9a9a",
+            "ytick.color": "#9a9a9a",
+            "xtick.labelcolor": "#333333",
+            "ytick.labelcolor": "#333333",
+            "axes.grid": True,
+            "axes.grid.axis": "y",
+            "grid.color": "#ebebeb",
+            "grid.linewidth": 0.8,
+            "axes.axisbelow": True,
+            "svg.fonttype": "none",
+            "pdf.fonttype": 42,
+        }
+    )
+
+
+def _styles(curves: Sequence[Curve]) -> dict[CurveKey, _Style]:
+    """Equal labels look equal in every panel; the markers go on telling apart when the colours repeat."""
+    presets = {curve.key.preset for curve in curves}
+    labels = {curve.key: _label(curve.key, name_preset=len(presets) > 1) for curve in curves}
+    markers = (marker for marker in cycle(_MARKERS) for _ in _COLOURS)
+    looks = dict(zip(sorted(set(labels.values())), zip(cycle(_COLOURS), markers, strict=False), strict=False))
+    return {key: _Style(label, *looks[label]) for key, label in labels.items()}
+
+
+def _label(key: CurveKey, name_preset: bool) -> str:
+    parts = [key.algorithm]
+    if key.objective != "reconstruction":
+        parts.append(key.objective)
+    if name_preset:
+        parts.append(key.preset)
+    return " · ".join(parts)
+
+
+def _draw_panel(
+    axis: Axes, curves: Sequence[Curve], published: Sequence[PublishedCurve], styles: dict[CurveKey, _Style]
+) -> None:
+    last_step = max(curve.env_steps[-1] for curve in curves)
+    axis.set_xlim(0, last_step or 1)
+    ends = [_draw_published(axis, scores, last_step) for scores in published]
+    for curve in curves:
+        _, colour, marker = styles[curve.key]
+        axis.plot(*curve.training, color=colour, alpha=0.3, linewidth=0.9)
+        if curve.runs > 1:
+            axis.fill_between(curve.env_steps, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
+        shape = marker if len(curve.env_steps) <= _FEW_POINTS else ""
+        axis.plot(
+            curve.env_steps,
+            curve.mean,
+            color=colour,
+            linewidth=1.7,
+            marker=shape,
+            markersize=3.5,
+            clip_on=False,
+            zorder=3,
+        )
+    low, high = axis.dataLim.intervaly
+    bottom = min(0.0, low)
+    axis.set_ylim(bottom, high + 0.05 * (high - bottom) or 1.0)
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    axis.yaxis.set_major_locator(MaxNLocator(6))
+    _label_ends(axis, [end for end in ends if end is not None])
+
+
+def _draw_published(axis: Axes, published: PublishedCurve, last_step: float) -> tuple[str, float] | None:
+    """Draws what lies inside the axis; returns the label and the height where it leaves on the right, if it does."""
+    if not published.env_steps:
+        (level,) = published.mean
+        axis.axhline(level, color=_GREY, alpha=0.6, linewidth=0.7, linestyle=_DASHES)
+        return published.label, level
+    if published.env_steps[0] >= last_step:
+        return None
+    inside = np.array([*(step for step in published.env_steps if step < last_step), last_step])
+    mean = np.interp(inside, published.env_steps, published.mean)
+    axis.plot(inside, mean, color=_GREY, linewidth=1.2, linestyle=_DASHES)
+    if len(published.env_steps) <= _FEW_POINTS:
+        axis.plot(published.env_steps, published.mean, "o", color=_GREY, markersize=3)
+    return published.label, float(mean[-1])
+
+
+def _label_ends(axis: Axes, ends: Sequence[tuple[str, float]]) -> None:
+    """Names the published scores at the right edge, pushed apart where they would lie on each other."""
+    bottom, top = axis.get_ylim()
+    ordered = sorted(ends, key=lambda end: end[1])
+    heights = [(value - bottom) / (top - bottom) for _, value in ordered]
+    for _ in range(_SPREADING_ROUNDS):
+        for lower in range(len(heights) - 1):
+            overlap = max(0.0, _LABEL_GAP - (heights[lower + 1] - heights[lower]))
+            heights[lower] -= overlap / 2
+            heights[lower + 1] += overlap / 2
+    for (label, _), height in zip(ordered, heights, strict=True):
+        axis.text(1.015, height, label, transform=axis.transAxes, va="center", fontsize=7, color=_GREY)
+
+
+def _legend(curves: Sequence[Curve], styles: dict[CurveKey, _Style], published: bool) -> list[Line2D | Patch]:
+    handles: list[Line2D | Patch] = []
+    for label, colour, marker in sorted(set(styles.values())):
+        mine = [curve for curve in curves if styles[curve.key].label == label]
+        shape = marker if any(len(curve.env_steps) <= _FEW_POINTS for curve in mine) else ""
+        text = f"{label}, {_repeats(mine)}"
+        handles.append(Line2D([], [], color=colour, linewidth=1.7, marker=shape, markersize=3.5, label=text))
+    if any(curve.runs > 1 for curve in curves):
+        handles.append(Patch(color=_GREY, alpha=0.2, linewidth=0, label="minimum to maximum"))
+    if any(curve.training.size for curve in curves):
+        handles.append(Line2D([], [], color=_GREY, alpha=0.5, linewidth=0.9, label="training episodes"))
+    if published:
+        handles.append(Line2D([], [], color=_GREY, linewidth=1.2, linestyle=_DASHES, label="published"))
+    return handles
+
+
+def _repeats(curves: Sequence[Curve]) -> str:
+    counts = sorted({curve.runs for curve in curves})
+    noun = "seed" if all(curve.runs == curve.seeds for curve in curves) else "run"
+    number = str(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+    return f"{number} {noun}" if counts == [1] else f"mean of {number} {noun}s"

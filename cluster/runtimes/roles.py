@@ -1,0 +1,70 @@
+"""Builds each role, a plain class, in the process where it is to live."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.collector import ChunkSink, Collector
+from actors.evaluator import Evaluator
+from actors.rendering import configure
+from common.config import Config
+from common.seeding import derive_seed
+from common.sequence import Rows
+from learner.learner import Learner
+from learner.policy import Policy
+from replay_service.replay import Replay, open_replay
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every role is built from.
+
+    Attributes:
+        config: the resolved configuration.
+        action_size: A, read off the task.
+        gl: the OpenGL backend chosen for this run.
+        replay_folder: where the embedded store lives.
+        device: where the learner computes, `auto` resolved.
+    """
+
+    config: Config
+    action_size: int
+    gl: str
+    replay_folder: Path
+    device: str
+
+
+def build_policy(setting: Setting, *path: str | int) -> Policy:
+    """A policy with a random stream of its own, on the CPU."""
+    return Policy(setting.config, setting.action_size, derive_seed(setting.config.seed, *path))
+
+
+def build_collector(setting: Setting, actor: int, incarnation: int, sink: ChunkSink) -> Collector:
+    """A collector with its environments; sets the OpenGL backend of this process first."""
+    configure(setting.gl)
+    policy = build_policy(setting, "collector", actor, incarnation)
+    return Collector(setting.config, actor, incarnation, sink, policy)
+
+
+def build_evaluator(setting: Setting) -> Evaluator:
+    """An evaluator; sets the OpenGL backend of this process first."""
+    configure(setting.gl)
+    return Evaluator(setting.config, build_policy(setting, "evaluator"))
+
+
+def build_replay(setting: Setting, shard: int) -> Replay:
+    """One replay shard, opened on what its store already holds."""
+    return open_replay(setting.config, setting.replay_folder, shard, setting.action_size)
+
+
+def build_learner(setting: Setting, batches: Iterator[Rows]) -> Learner:
+    """The learner, on its device."""
+    return Learner(setting.config, setting.action_size, batches, setting.device)
+
+
+def learner_threads(config: Config) -> int:
+    """CPU threads for the learner: as configured, or all cores but one."""
+    return config.training.learner_threads or max(1, (os.cpu_count() or 2) - 1)

@@ -1,0 +1,60 @@
+"""What the coordinator asks of a runtime: start roles, call them, wait for calls to end."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+
+class Role(NamedTuple):
+    """One role of the run: `Role("collector", 3)` is the fourth collector."""
+
+    kind: str
+    index: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.index}" if self.kind in ("collector", "replay") else self.kind
+
+
+class RoleDied(Exception):
+    """The role's process is gone; the text says why."""
+
+
+class Call(NamedTuple):
+    """A call that ended.
+
+    Attributes:
+        role: who was called.
+        method: what was called.
+        value: what it returned, if it ended well.
+        died: why the role's process is gone, if it is.
+    """
+
+    role: Role
+    method: str
+    value: object
+    died: RoleDied | None = None
+
+
+class Runtime(Protocol):
+    """Puts roles somewhere and calls them. Calls to one role run one after another, in order."""
+
+    slice_seconds: float | None
+    """How long one call of a collector or the learner should last; None: as long as its budget."""
+
+    def start(self, role: Role, incarnation: int) -> None:
+        """Creates the role, or creates it again in a new life after its process is gone."""
+
+    def call(self, role: Role, method: str, *args: object) -> None:
+        """Begins a call; `wait` tells when it has ended. An exception that it raises is raised by `wait`."""
+
+    def wait(self, timeout: float) -> Call | None:
+        """The next call that ends, or None when none does within `timeout` seconds."""
+
+    def share(self, value: object) -> object:
+        """Puts a large value where every role can read it; give the result to `call` in its place."""
+
+    def kill(self, role: Role) -> None:
+        """Ends the role's process at once; calls under way end as `died`."""
+
+    def shutdown(self) -> None:
+        """Ends every role; unfinished calls are dropped."""

@@ -1,0 +1,67 @@
+"""Scalars, pictures and videos for TensorBoard, written without TensorFlow and without torch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+from numpy.typing import NDArray
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+
+class TensorBoardLog:
+    """Appends to an event file in a folder; the step of everything is environment steps.
+
+    Args:
+        folder: TensorBoard's log folder; a new event file is made in it.
+        resumed_at: the step a resumed run continues from: TensorBoard then hides what an earlier life of the run wrote
+            at this step and later, instead of drawing a line back.
+    """
+
+    def __init__(self, folder: Path | str, resumed_at: int | None = None) -> None:
+        self._writer = EventFileWriter(str(folder))
+        if resumed_at is not None:
+            self._add(Event(step=resumed_at, session_log=SessionLog(status=SessionLog.START)))
+
+    def scalars(self, record: Mapping[str, Any], step: int) -> None:
+        """Adds every finite number of the record under its key; texts, lists and nulls are left out."""
+        values = [
+            Summary.Value(tag=key, simple_value=float(value))
+            for key, value in record.items()
+            if isinstance(value, Real) and math.isfinite(value)
+        ]
+        self._add(Event(step=step, summary=Summary(value=values)))
+
+    def image(self, tag: str, image: NDArray[np.uint8], step: int) -> None:
+        """Adds one picture, uint8 (H, W, 3)."""
+        self._add_image(tag, image.shape[:2], imageio.imwrite("<bytes>", image, extension=".png"), step)
+
+    def video(self, tag: str, frames: NDArray[np.uint8], step: int, fps: float) -> None:
+        """Adds an endlessly repeating GIF to the Images tab: frames uint8 (T, H, W, 3), shown `fps` a second."""
+        encoded = imageio.imwrite("<bytes>", frames, extension=".gif", duration=1000 / fps, loop=0)
+        self._add_image(tag, frames.shape[1:3], encoded, step)
+
+    def flush(self) -> None:
+        """Returns once everything so far is in the file."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flushes and closes the file."""
+        self._writer.close()
+
+    def _add_image(self, tag: str, size: tuple[int, ...], encoded: bytes, step: int) -> None:
+        height, width = size
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
+        self._add(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)])))
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._writer.add_event(event)

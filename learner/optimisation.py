@@ -1,0 +1,43 @@
+"""Adam with a clipped global gradient norm, for one loss and its parameters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Optimiser:
+    """Adam (β 0.9/0.999) over one module; gradients are clipped by their global norm without a host sync."""
+
+    def __init__(self, module: nn.Module, learning_rate: float, epsilon: float, clip: float) -> None:
+        self.parameters = dict(module.named_parameters())
+        self.clip = clip
+        self.adam = torch.optim.Adam(self.parameters.values(), lr=learning_rate, eps=epsilon, fused=True)
+
+    def gradients(self, loss: Tensor) -> list[Tensor]:
+        """Gradients of `loss` with respect to this optimiser's parameters, and no others."""
+        return list(torch.autograd.grad(loss, list(self.parameters.values())))
+
+    def step(self, gradients: list[Tensor]) -> Tensor:
+        """Clips and applies gradients; returns their global norm before clipping, a scalar on the device."""
+        for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
+            parameter.grad = gradient
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.clip, foreach=True)
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        return norm
+
+    def state(self) -> dict[str, Tensor]:
+        """Adam's moments and step counts by parameter name; empty before the first step."""
+        return {
+            f"{name}.{key}": value
+            for name, parameter in self.parameters.items()
+            for key, value in self.adam.state[parameter].items()
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Takes over what `state` returned."""
+        for name, parameter in self.parameters.items():
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                if f"{name}.{key}" in state:
+                    self.adam.state[parameter][key] = state[f"{name}.{key}"].clone().to(parameter.device)
