@@ -37,7 +37,7 @@ class ProbeReport:
     """
 
     action_size: int
-    gl: str
+    gl: Choice
     renderer: str
     hardware: bool
     seconds: float

@@ -111,10 +111,10 @@ class Coordinator:
         stored = 0
         for role in self.shards:
             report = cast(ReplayReport, self._ask(role, "report"))
-            self.recorder.replayed(role.index, report)
+            self.recorder.replayed(role.number, report)
             stored += report.inserted_env_steps
         if checkpoint is not None:
-            self._ask(LEARNER, "restore", {name: checkpoint.read(name) for name in checkpoint.files})
+            self._ask(LEARNER, "restore", checkpoint.files())
             self.weights_version = state["weights_version"]
             self.next_evaluation = state["next_evaluation"]
             self.random_return, self.first_return = state["random_return"], state["first_return"]
@@ -296,7 +296,7 @@ class Coordinator:
             case "update":
                 self._updated(cast(UpdateReport, call.value))
             case "report":
-                self.recorder.replayed(role.index, cast(ReplayReport, call.value))
+                self.recorder.replayed(role.number, cast(ReplayReport, call.value))
             case "evaluate":
                 self._evaluated(self.evaluations.popleft(), cast(EvaluationReport, call.value))
 
@@ -316,7 +316,7 @@ class Coordinator:
         checkpoint = self.folder.newest_checkpoint()
         updates = 0
         if checkpoint is not None:
-            self._ask(LEARNER, "restore", {name: checkpoint.read(name) for name in checkpoint.files})
+            self._ask(LEARNER, "restore", checkpoint.files())
             updates = checkpoint.updates
         stored = self.limiter.env_steps - self.limiter.lost_env_steps
         self.limiter.restore({**self.limiter.state(), "updates": updates}, stored)
@@ -326,7 +326,7 @@ class Coordinator:
         self.granted.pop(role, None)
         self.held[role] = report.held
         self.limiter.inserted(report.inserted)
-        self.recorder.collected(role.index, report)
+        self.recorder.collected(role.number, report)
         if report.inserted:
             self.supervisor.progressed(role)
         trained = self.weights is not None and self.weights.updates > 0

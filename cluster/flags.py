@@ -25,7 +25,7 @@ def parse(what: type[T], command: str, args: Sequence[str], default: T | None = 
     boxes = io.StringIO()
     try:
         with contextlib.redirect_stderr(boxes):
-            return tyro.cli(
+            return tyro.cli(  # type: ignore[return-value]  # tyro types a None default as a possible result
                 what,
                 prog=f"dreamfleet {command}",
                 args=list(args),

@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
@@ -56,10 +57,12 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> None:
     columns = len(panels) if len(panels) <= 3 else min(4, math.ceil(math.sqrt(len(panels))))
     rows = math.ceil(len(panels) / columns)
     with _look():
-        figure = Figure(figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows + 0.5), layout="constrained")
+        figure = Figure(
+            figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows + 0.5),
+            layout=ConstrainedLayoutEngine(hspace=0.06, wspace=0.04),
+        )
         if out.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
             raise UserError(f"{out} names no picture format; end it in .png, .pdf or .svg")
-        figure.get_layout_engine().set(hspace=0.06, wspace=0.04)
         axes = figure.subplots(rows, columns, squeeze=False)
         styles = _styles(curves)
         published = False

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from cluster.runtimes.runtime import Role, RoleDied, Runtime
+from cluster.runtimes.runtime import Role, RoleDiedError, Runtime
 from common.config import Config
 from common.errors import UserError
 
@@ -56,8 +56,8 @@ class Supervisor:
         self.restarts[role.kind] += 1
         self.start(role)
 
-    def died(self, role: Role, why: RoleDied) -> None:
-        """Notes a death; raises RoleDied when this role cannot be kept alive.
+    def died(self, role: Role, why: RoleDiedError) -> None:
+        """Notes a death; raises RoleDiedError when this role cannot be kept alive.
 
         Raises:
             UserError: the role died time after time without any progress between.

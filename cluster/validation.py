@@ -114,7 +114,7 @@ def validate(config: Config) -> None:
     if config.horizon < 2:
         raise UserError("--horizon must be at least 2: a return needs a state after the first")
     _validate_sequences(config)
-    if not config.device.split(":")[0] in ("auto", "cpu", "cuda"):
+    if config.device.split(":")[0] not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device must be auto, cpu, cuda or cuda:N, not '{config.device}'")
     RateLimiter.from_config(config)
 

@@ -38,6 +38,10 @@ class Checkpoint:
     state: dict[str, Any]
     names: tuple[str, ...]
 
+    def files(self) -> dict[str, bytes]:
+        """The content of all its files."""
+        return {name: self.read(name) for name in self.names}
+
     def read(self, name: str) -> bytes:
         """The content of one of its files.
 

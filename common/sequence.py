@@ -76,7 +76,7 @@ class ChunkKey(NamedTuple):
     incarnation: int
     environment: int
     episode: int
-    index: int
+    index: int  # type: ignore[assignment]  # the key is named before tuple.index, which nobody calls on it
 
     @property
     def stream(self) -> StreamKey:

@@ -55,7 +55,7 @@ class Learner:
         }
 
     def update(self, count: int, seconds: float | None = None) -> UpdateReport:
-        """Learns from up to `count` batches, fewer once `seconds` are over; metrics are read from the device at the end.
+        """Learns from up to `count` batches, fewer once `seconds` are over; reads metrics from the device at the end.
 
         Raises:
             FloatingPointError: a metric is not finite, so that the run has diverged.
@@ -123,14 +123,16 @@ class Learner:
         Returns:
             uint8 (3 · 64, columns · 64, 3), or None before the first update, or where the objective draws no images.
         """
-        decoder = getattr(self.world_model.objective, "decoder", None)
-        if decoder is None or self.newest is None:
+        if self.newest is None:
             return None
         first = Batch(*(part[:1] for part in self.newest))
         length = first.reward.shape[1]
         noise = torch.zeros(length, 1, self.config.world_model.stoch, device=self.device)
         feature = self.world_model.loss(first, noise).posterior.feature[:, 0]  # (L, F)
-        model = (decoder(feature).permute(0, 2, 3, 1) + 0.5).clamp(0, 1)  # (L, 64, 64, 3)
+        drawn = self.world_model.objective.draw(feature)  # (L, 3, 64, 64)
+        if drawn is None:
+            return None
+        model = (drawn.permute(0, 2, 3, 1) + 0.5).clamp(0, 1)  # (L, 64, 64, 3)
         truth = first.image[0].float() / 255
         chosen = torch.linspace(0, length - 1, min(columns, length), device=self.device).long()
         strip = torch.stack([truth, model, (model - truth + 1) / 2])[:, chosen]  # (3, columns, 64, 64, 3)

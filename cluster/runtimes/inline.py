@@ -9,7 +9,6 @@ import torch
 
 from actors.collector import Collector
 from actors.evaluator import Evaluator
-from common.sequence import Chunk, Rows
 from cluster.runtimes.roles import (
     Setting,
     build_collector,
@@ -19,6 +18,7 @@ from cluster.runtimes.roles import (
     learner_threads,
 )
 from cluster.runtimes.runtime import Call, Role
+from common.sequence import Chunk, Rows
 from learner.learner import Learner
 from replay_service.codec import encode
 from replay_service.replay import Replay
@@ -56,10 +56,10 @@ class InlineRuntime:
         """Builds the role here."""
         match role.kind:
             case "replay":
-                self.roles[role] = build_replay(self.setting, role.index)
+                self.roles[role] = build_replay(self.setting, role.number)
             case "collector":
-                sink = InlineSink(self._shard(role.index))
-                self.roles[role] = build_collector(self.setting, role.index, incarnation, sink)
+                sink = InlineSink(self._shard(role.number))
+                self.roles[role] = build_collector(self.setting, role.number, incarnation, sink)
             case "evaluator":
                 self.roles[role] = build_evaluator(self.setting)
             case "learner":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,7 +22,7 @@ from cluster.runtimes.roles import (
     build_replay,
     learner_threads,
 )
-from cluster.runtimes.runtime import Call, Role, RoleDied
+from cluster.runtimes.runtime import Call, Role, RoleDiedError
 from common.seeding import derive_seed
 from common.sequence import Chunk, Rows
 from replay_service.codec import encode
@@ -44,7 +45,7 @@ class RoleActor:
 
 
 # A class a kind, so that process lists show what each process is.
-ACTOR_CLASSES = {
+ACTOR_CLASSES: dict[str, Any] = {
     kind: ray.remote(type(kind.capitalize(), (RoleActor,), {}))
     for kind in ("replay", "collector", "learner", "evaluator")
 }
@@ -102,7 +103,7 @@ class RayRuntime:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.actors: dict[Role, ActorHandle] = {}
+        self.actors: dict[Role, Any] = {}
         self.calls: dict[ray.ObjectRef, tuple[Role, str]] = {}
         connect(setting.config.ray_address, roles=setting.config.actors + setting.config.replay.shards + 2)
 
@@ -113,10 +114,10 @@ class RayRuntime:
         build: Callable[[], Any]
         match role.kind:
             case "replay":
-                build = partial(ReplayShard, setting, role.index)
+                build = partial(ReplayShard, setting, role.number)
                 options |= {"max_restarts": -1, "max_task_retries": -1}
             case "collector":
-                build = partial(_collector, setting, role.index, incarnation, self._shards()[self._shard_of(role)])
+                build = partial(_collector, setting, role.number, incarnation, self._shards()[self._shard_of(role)])
                 options["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}}
             case "evaluator":
                 build = partial(_evaluator, setting)
@@ -141,7 +142,7 @@ class RayRuntime:
         try:
             return Call(role, method, ray.get(ready[0]))
         except (RayActorError, WorkerCrashedError) as error:
-            return Call(role, method, None, RoleDied(" ".join(str(error).split())[:300]))
+            return Call(role, method, None, RoleDiedError(" ".join(str(error).split())[:300]))
         except RayTaskError as error:
             raise error.as_instanceof_cause() from None
 
@@ -161,7 +162,7 @@ class RayRuntime:
         return [self.actors[Role("replay", index)] for index in range(self.setting.config.replay.shards)]
 
     def _shard_of(self, role: Role) -> int:
-        return role.index % self.setting.config.replay.shards
+        return role.number % self.setting.config.replay.shards
 
 
 def connect(address: str, roles: int) -> None:
@@ -169,13 +170,13 @@ def connect(address: str, roles: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address:
-        ray.init(address=address, logging_level="error", log_to_driver=False)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         return
     ray.init(
         num_cpus=max(os.cpu_count() or 1, roles),  # slots, not cores: every role gets a process
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
-        logging_level="error",
+        logging_level=logging.ERROR,
         log_to_driver=False,
     )
 

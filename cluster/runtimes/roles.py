@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from actors.collector import ChunkSink, Collector
 from actors.evaluator import Evaluator
@@ -32,7 +33,7 @@ class Setting:
 
     config: Config
     action_size: int
-    gl: str
+    gl: Literal["auto", "egl", "osmesa"]
     replay_folder: Path
     device: str
 

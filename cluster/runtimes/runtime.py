@@ -9,13 +9,13 @@ class Role(NamedTuple):
     """One role of the run: `Role("collector", 3)` is the fourth collector."""
 
     kind: str
-    index: int = 0
+    number: int = 0
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.index}" if self.kind in ("collector", "replay") else self.kind
+        return f"{self.kind} {self.number}" if self.kind in ("collector", "replay") else self.kind
 
 
-class RoleDied(Exception):
+class RoleDiedError(Exception):
     """The role's process is gone; the text says why."""
 
 
@@ -32,7 +32,7 @@ class Call(NamedTuple):
     role: Role
     method: str
     value: object
-    died: RoleDied | None = None
+    died: RoleDiedError | None = None
 
 
 class Runtime(Protocol):

@@ -12,7 +12,12 @@ from replay_service.windows import Sampling, WindowIndex
 LENGTH = 4
 DRAWS = 40_000
 Row = tuple[int, int]  # sequence number of a chunk, row in it
-Held = dict[int, tuple[ChunkKey, int, bool]]
+
+
+class Held(dict[int, tuple[ChunkKey, int, bool]]):
+    """Key, rows and is_last of each chunk held, by sequence number; numbers are never used again."""
+
+    inserted = 0
 
 
 def insert_episode(index: WindowIndex, held: Held, episode: int, sizes: list[int], *, actor: int = 0) -> None:
@@ -21,9 +26,9 @@ def insert_episode(index: WindowIndex, held: Held, episode: int, sizes: list[int
 
 
 def insert(index: WindowIndex, held: Held, key: ChunkKey, rows: int, is_last: bool) -> None:
-    sequence = max(held, default=-1) + 1
-    index.append(sequence, key, rows, is_last)
-    held[sequence] = (key, rows, is_last)
+    index.append(held.inserted, key, rows, is_last)
+    held[held.inserted] = (key, rows, is_last)
+    held.inserted += 1
 
 
 def evict(index: WindowIndex, held: Held) -> None:
@@ -54,7 +59,7 @@ def drawn(index: WindowIndex, count: int, seed: int = 0) -> list[tuple[Row, ...]
 
 
 def unequal_episodes(index: WindowIndex) -> Held:
-    held: Held = {}
+    held = Held()
     insert_episode(index, held, 0, [3, 5, 1])  # nine rows over two borders
     insert_episode(index, held, 1, [4])  # one window
     insert_episode(index, held, 2, [2, 1])  # too short

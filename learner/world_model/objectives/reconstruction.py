@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.config import WorldModelConfig
 from learner.distributions import unit_normal_log_prob
 from learner.networks import Decoder
+from learner.world_model.objectives.objective import Objective
 
 
-class Reconstruction(nn.Module):
+class Reconstruction(Objective):
     """−E[ln p(o|s)] with p = Normal(decoder mean, 1), independent over height, width and channels."""
 
     def __init__(self, config: WorldModelConfig, feature_size: int) -> None:
-        super().__init__()
+        super().__init__(config, feature_size)
         self.decoder = Decoder(feature_size, config.depth)
 
     def loss(self, feature: Tensor, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Features (N, F), normalised images (N, 3, 64, 64) → the scalar loss in nats, and `image_loss`."""
-        loss = -unit_normal_log_prob(self.decoder(feature), image).sum((1, 2, 3)).mean()
+        loss = -unit_normal_log_prob(self.draw(feature), image).sum((1, 2, 3)).mean()
         return loss, {"image_loss": loss.detach()}
+
+    def draw(self, feature: Tensor) -> Tensor:
+        """The decoder's mean image of each feature."""
+        return self.decoder(feature)

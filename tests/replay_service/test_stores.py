@@ -1,0 +1,188 @@
+"""What every store must do, whichever it is."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.config import Config, ReplayConfig
+from common.errors import UserError
+from common.sequence import Chunk, StreamKey
+from replay_service.codec import decode, encode, read_header
+from replay_service.replay import Replay
+from replay_service.stores import STORES, Store, open_store
+from tests.replay_service.episodes import ACTION_SIZE, REPEAT, assert_same, make_episode
+
+KEPT_BY_REOPENING = {"memory": False, "lmdb": True}
+
+
+def test_every_store_says_whether_it_keeps_its_chunks() -> None:
+    assert STORES.keys() == KEPT_BY_REOPENING.keys()
+
+
+def test_unknown_store_names_those_there_are() -> None:
+    with pytest.raises(UserError, match="memory, lmdb"):
+        open_store(Config(replay_store="reverb"), None, 0, ACTION_SIZE)
+
+
+def open_named(name: str, folder: Path) -> Store:
+    return open_store(Config(replay_store=name), folder, 0, ACTION_SIZE)
+
+
+@pytest.fixture(params=sorted(STORES))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def store(name: str, tmp_path: Path) -> Iterator[Store]:
+    opened = open_named(name, tmp_path)
+    yield opened
+    opened.close()
+
+
+def append(store: Store, sequence: int, chunk: Chunk, evict: tuple[int, ...] = ()) -> None:
+    store.append(sequence, chunk.key, encode(chunk), chunk.rows.env_steps(REPEAT), evict)
+
+
+def contents(store: Store) -> list[Chunk]:
+    with store.read([sequence for sequence, _ in store.scan()]) as buffers:
+        return [decode(bytes(buffer)) for buffer in buffers]
+
+
+def test_chunks_are_read_back_bit_for_bit_in_the_order_asked_for(store: Store) -> None:
+    chunks = make_episode(0, [3, 2, 4])
+    for sequence, chunk in enumerate(chunks, start=250):  # across the border of a byte
+        append(store, sequence, chunk)
+    with store.read([252, 250, 251, 250]) as buffers:
+        for buffer, position in zip(buffers, (2, 0, 1, 0), strict=True):
+            assert_same(decode(buffer).rows, chunks[position].rows)
+
+
+def test_scan_gives_numbers_and_headers_in_order(store: Store) -> None:
+    chunks = make_episode(0, [1] * 8)
+    for sequence, chunk in enumerate(chunks, start=252):
+        append(store, sequence, chunk)
+    assert store.scan() == [(252 + i, read_header(encode(chunk))) for i, chunk in enumerate(chunks)]
+
+
+def test_marks_and_counts_outlive_the_chunks(store: Store) -> None:
+    other = StreamKey(1, 2, 3)
+    chunks = [*make_episode(0, [3, 2]), *make_episode(7, [4], other)]
+    for sequence, chunk in enumerate(chunks):
+        append(store, sequence, chunk)
+    append(store, 3, make_episode(8, [1], other)[0], evict=(0, 1, 2))
+    assert [sequence for sequence, _ in store.scan()] == [3]
+    assert store.marks() == {StreamKey(0, 0, 0): (0, 1), other: (8, 0)}
+    assert store.inserted_env_steps == REPEAT * (2 + 2 + 3 + 0)
+
+
+def test_store_keeps_a_copy_of_what_it_was_given(store: Store) -> None:
+    chunk = make_episode(0, [2])[0]
+    data = encode(chunk)
+    store.append(0, chunk.key, data, 2, ())
+    data[:] = 0
+    assert_same(contents(store)[0].rows, chunk.rows)
+
+
+def test_evicting_as_much_as_comes_in_does_not_grow_the_store(store: Store) -> None:
+    chunks = make_episode(0, [5] * 120)
+    sizes = []
+    for sequence, chunk in enumerate(chunks):
+        append(store, sequence, chunk, evict=(sequence - 10,) if sequence >= 10 else ())
+        sizes.append(store.bytes)
+    assert 10 * 5 * 12288 < sizes[-1] <= 1.1 * sizes[30]
+
+
+def test_reopening_finds_all_or_nothing_as_promised(name: str, tmp_path: Path) -> None:
+    first = open_named(name, tmp_path)
+    chunks = make_episode(0, [3, 2, 4])
+    for sequence, chunk in enumerate(chunks):
+        append(first, sequence, chunk, evict=(0,) if sequence == 2 else ())
+    kept = (first.scan(), first.marks(), first.inserted_env_steps)
+    first.close()
+    again = open_named(name, tmp_path)
+    assert (again.scan(), again.marks(), again.inserted_env_steps) == (kept if KEPT_BY_REOPENING[name] else ([], {}, 0))
+    if KEPT_BY_REOPENING[name]:
+        for found, chunk in zip(contents(again), chunks[1:], strict=True):
+            assert_same(found.rows, chunk.rows)
+    again.close()
+
+
+class Model:
+    """Replay as the contract has it, in the plainest words."""
+
+    def __init__(self) -> None:
+        self.held: list[Chunk] = []
+        self.marks: dict[StreamKey, tuple[int, int]] = {}
+        self.inserted = 0
+
+    def insert(self, chunk: Chunk, capacity: int) -> int:
+        name = (chunk.key.episode, chunk.key.index)
+        if name <= self.marks.get(chunk.key.stream, (-1, -1)):
+            return 0
+        self.marks[chunk.key.stream] = name
+        self.held.append(chunk)
+        while len(self.held) > 1 and sum(c.rows.env_steps(REPEAT) for c in self.held) > capacity:
+            self.held.pop(0)
+        self.inserted += chunk.rows.env_steps(REPEAT)
+        return chunk.rows.env_steps(REPEAT)
+
+
+CAPACITY = 24
+ENVIRONMENTS = [
+    [chunk for episode in range(3) for chunk in make_episode(episode, sizes, StreamKey(0, 0, environment))]
+    for environment, sizes in enumerate([(3, 2, 2), (1, 4, 4, 1), (6,)])
+]
+actions = st.lists(
+    st.tuples(st.sampled_from(["next", "next", "next", "again", "reopen"]), st.integers(0, 2), st.integers(0, 11)),
+    max_size=40,
+)
+
+
+@settings(deadline=None, max_examples=20)
+@given(actions=actions)
+@pytest.mark.parametrize("store_name", sorted(STORES))
+def test_any_order_of_inserts_retries_and_reopenings_agrees_with_the_model(
+    store_name: str, actions: list[tuple[str, int, int]]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        # sync has no part in what a process sees, and costs a flush of the disk an insert
+        config = Config(replay_store=store_name, replay=ReplayConfig(capacity=CAPACITY, sync=False))
+
+        def opened() -> Replay:
+            return Replay(
+                config.replay,
+                store=open_store(config, Path(folder), 0, ACTION_SIZE),
+                action_size=ACTION_SIZE,
+                batch_length=4,
+                action_repeat=REPEAT,
+                seed=0,
+            )
+
+        replay, model, sent = opened(), Model(), [0, 0, 0]
+        for action, environment, number in actions:
+            chunks = ENVIRONMENTS[environment]
+            if action == "reopen":
+                replay.close()
+                replay, model = opened(), model if KEPT_BY_REOPENING[store_name] else Model()
+                continue
+            if action == "next":
+                number = sent[environment] % len(chunks)
+                sent[environment] += 1
+            chunk = chunks[number % len(chunks)]
+            assert replay.insert(encode(chunk)) == model.insert(chunk, CAPACITY)
+        report = replay.report()
+        assert report.chunks == len(model.held)
+        assert report.rows == sum(len(chunk.rows) for chunk in model.held)
+        assert report.env_steps == sum(chunk.rows.env_steps(REPEAT) for chunk in model.held)
+        assert report.inserted_env_steps == model.inserted
+        stored = {float(reward) for chunk in model.held for reward in chunk.rows.reward}
+        if replay.windows:
+            assert set(replay.sample(8).reward.ravel().tolist()) <= stored
+        replay.close()
