@@ -41,6 +41,7 @@ class Weights(NamedTuple):
     version: int
     updates: int
     handle: object
+    published_at: float
 
 
 class Evaluation(NamedTuple):
@@ -105,7 +106,9 @@ class Coordinator:
         for damaged in self.folder.skipped:
             self.progress.message(f"checkpoint {damaged} is damaged: using the one before it")
         state: dict[str, Any] = dict(checkpoint.state) if checkpoint is not None else {}
-        self.recorder = Recorder(self.folder, state.get("wall_seconds", 0.0), state.get("best_return"))
+        self.recorder = Recorder(
+            self.folder, state.get("wall_seconds", 0.0), state.get("best_return"), state.get("env_steps")
+        )
         for role in [*self.shards, LEARNER, EVALUATOR]:
             self.supervisor.start(role)
         stored = 0
@@ -218,6 +221,7 @@ class Coordinator:
         if self.weights is not None and self.weights.updates and self.known_version.get(role, 0) < self.weights.version:
             self._call(role, "set_weights", self.weights.version, self.weights.handle)
             self.known_version[role] = self.weights.version
+            self.recorder.weights_lag(time.monotonic() - self.weights.published_at)
         self.granted[role] = budget
         self._call(role, "collect", budget, self.runtime.slice_seconds)
 
@@ -402,7 +406,9 @@ class Coordinator:
         """Fetches the learner's weights and offers them under the next version; versions never go back."""
         weights = self._ask(LEARNER, "weights")
         self.weights_version += 1
-        self.weights = Weights(self.weights_version, self.limiter.updates, self.runtime.share(weights))
+        self.weights = Weights(
+            self.weights_version, self.limiter.updates, self.runtime.share(weights), time.monotonic()
+        )
 
     def _checkpoint(self) -> None:
         """Writes a checkpoint that a resumed run can go on from, and deletes those no longer wanted."""
@@ -454,7 +460,6 @@ class Coordinator:
             waiting = "nobody waits"
         left = (self.config.env_steps - limiter.env_steps) / steps_rate if steps_rate > 0 else None
         held = sum(report.env_steps for report in self.recorder.replay.values())
-        totals = self.recorder.totals
         return Snapshot(
             env_steps=limiter.env_steps,
             updates=limiter.updates,
@@ -470,7 +475,8 @@ class Coordinator:
             elapsed_seconds=self.recorder.wall_seconds,
             seconds_left=left,
             restarts=sum(self.supervisor.restarts.values()),
-            model_loss=totals.metrics.get("model_loss", 0.0) / totals.updates if totals.updates else None,
+            model_loss=self.recorder.newest.get("model_loss"),
+            kl=self.recorder.newest.get("kl"),
         )
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

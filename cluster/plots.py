@@ -166,19 +166,23 @@ def _draw_panel(
 
 
 def _draw_published(axis: Axes, published: PublishedCurve, last_step: float) -> tuple[str, float] | None:
-    """Draws what lies inside the axis; returns the label and the height where it leaves on the right, if it does."""
+    """Draws what lies inside the axis; returns its name and last height, or none where nothing of it lies inside."""
     if not published.env_steps:
         (level,) = published.mean
         axis.axhline(level, color=_GREY, alpha=0.6, linewidth=0.7, linestyle=_DASHES)
         return published.label, level
-    if published.env_steps[0] >= last_step:
+    first, end = published.env_steps[0], min(published.env_steps[-1], last_step)
+    if first > last_step:
         return None
-    inside = np.array([*(step for step in published.env_steps if step < last_step), last_step])
-    mean = np.interp(inside, published.env_steps, published.mean)
-    axis.plot(inside, mean, color=_GREY, linewidth=1.2, linestyle=_DASHES)
+    known = np.array([step for step in published.env_steps if step <= end])
+    line = np.union1d(known, [end])
+    mean = np.interp(line, published.env_steps, published.mean)
+    axis.plot(line, mean, color=_GREY, linewidth=1.2, linestyle=_DASHES)
     if len(published.env_steps) <= _FEW_POINTS:
-        axis.plot(published.env_steps, published.mean, "o", color=_GREY, markersize=3)
-    return published.label, float(mean[-1])
+        axis.plot(known, np.interp(known, published.env_steps, published.mean), "o", color=_GREY, markersize=3)
+    # A line that ends before the right edge is still named there, with the step of its last point.
+    ended = f" at {EngFormatter()(end)}" if end < last_step else ""
+    return published.label + ended, float(mean[-1])
 
 
 def _label_ends(axis: Axes, ends: Sequence[tuple[str, float]]) -> None:

@@ -23,6 +23,7 @@ class Totals:
     insert_wait_seconds: float = 0.0
     batch_wait_seconds: float = 0.0
     update_seconds: float = 0.0
+    weights_lags: list[float] = field(default_factory=list)
 
 
 class Recorder:
@@ -33,11 +34,14 @@ class Recorder:
         best_return: the highest of all training episodes.
         replay: the newest report of each shard.
         memory: resident bytes of each role, the newest told.
+        newest: metrics of the newest updates.
     """
 
-    def __init__(self, folder: RunFolder, wall_seconds: float, best_return: float | None) -> None:
+    def __init__(
+        self, folder: RunFolder, wall_seconds: float, best_return: float | None, resumed_at: int | None
+    ) -> None:
         self.folder = folder
-        self.board = TensorBoardLog(folder.tensorboard)
+        self.board = TensorBoardLog(folder.tensorboard, resumed_at)
         self.began = time.monotonic() - wall_seconds
         self.totals = Totals()
         self.line_began = time.monotonic()
@@ -45,6 +49,7 @@ class Recorder:
         self.best_return = best_return
         self.replay: dict[int, ReplayReport] = {}
         self.memory: dict[str, int] = {}
+        self.newest: dict[str, float] = {}
         self.recent: deque[tuple[float, int, int]] = deque(maxlen=30)
 
     @property
@@ -61,7 +66,8 @@ class Recorder:
         for episode in report.episodes:
             self.totals.returns.append(episode.episode_return)
             self.last_return = episode.episode_return
-            self.best_return = max(self.best_return or episode.episode_return, episode.episode_return)
+            best = self.best_return
+            self.best_return = episode.episode_return if best is None else max(best, episode.episode_return)
 
     def updated(self, report: UpdateReport) -> None:
         """Takes in one call of the learner."""
@@ -70,6 +76,7 @@ class Recorder:
         totals.batch_wait_seconds += report.batch_wait_seconds
         totals.update_seconds += report.update_seconds
         self.memory["learner"] = report.resident_bytes
+        self.newest = report.metrics
         for name, mean in report.metrics.items():
             totals.metrics[name] = totals.metrics.get(name, 0.0) + mean * report.updates
 
@@ -77,6 +84,10 @@ class Recorder:
         """Takes in a shard's report."""
         self.replay[shard] = report
         self.memory[f"replay_{shard}"] = report.resident_bytes
+
+    def weights_lag(self, seconds: float) -> None:
+        """New weights reached a collector this long after they were published."""
+        self.totals.weights_lags.append(seconds)
 
     def line(self, env_steps: int, updates: int, state: dict[str, float]) -> None:
         """Writes what has come since the last line, with `state` beside it, and starts anew."""
@@ -96,6 +107,7 @@ class Recorder:
             "updates_per_second": totals.updates / seconds,
             "insert_wait_seconds": totals.insert_wait_seconds,
             "batch_wait_seconds": totals.batch_wait_seconds,
+            "weights_lag_seconds": max(totals.weights_lags, default=0.0),
             "update_seconds": totals.update_seconds / max(1, totals.updates),
         }
         record = {**means, **counts, **state, **times}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -59,9 +60,7 @@ def shared_memory() -> Finding:
 def disk(folder: Path) -> Finding:
     """Room for run folders, held against what the replay of a `paper` run grows to."""
     config = paper()
-    wanted = (
-        config.replay.capacity // config.environment.action_repeat * IMAGE_SHAPE[0] * IMAGE_SHAPE[1] * IMAGE_SHAPE[2]
-    )
+    wanted = config.replay.capacity // config.environment.action_repeat * math.prod(IMAGE_SHAPE)
     free = shutil.disk_usage(folder).free
     detail = f"{_gib(free)} free in {folder.resolve()}"
     if free >= wanted:
@@ -78,15 +77,11 @@ def gpu() -> Finding:
         return Finding("GPU", "ok", f"{names}, CUDA {torch.version.cuda}")
     driver = _driver_gpus()
     if driver and torch.version.cuda is None:
-        return Finding(
-            "GPU",
-            "warn",
-            f"{driver}, but torch {torch.__version__} is built without CUDA",
-            "install a CUDA build of torch",
-        )
+        detail = f"{driver}, but torch {torch.__version__} is built without CUDA"
+        return Finding("GPU", "warn", detail, "install a CUDA build of torch")
     if driver:
-        advice = "the driver may be older than torch's CUDA: compare nvidia-smi's CUDA version, or update the driver"
-        return Finding("GPU", "warn", f"{driver}, but torch (CUDA {torch.version.cuda}) cannot use it", advice)
+        detail = f"{driver}, but torch (CUDA {torch.version.cuda}) cannot use it"
+        return Finding("GPU", "warn", detail, "update the driver if nvidia-smi shows an older CUDA than torch's")
     return Finding("GPU", "warn", "none", "--preset small learns on the CPU; paper wants a GPU")
 
 

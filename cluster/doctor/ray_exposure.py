@@ -36,14 +36,13 @@ def ports(proc: Path = Path("/proc")) -> Finding:
         proc: the process file system.
     """
     listening = sorted(_listening_ports(proc))
-    if not listening:
-        detail = "no Ray is running; one that does listens on every interface"
-    else:
+    if listening:
         detail = f"a running Ray listens on every interface: {', '.join(map(str, listening))}"
+        advice = "keep them behind a firewall: the token is their only lock"
+    else:
+        detail, advice = "no Ray is running; one that does listens on every interface", ""
     if token_required(os.environ):
-        return Finding(
-            "Ray ports", "ok", detail, "keep them behind a firewall: the token is their only lock" if listening else ""
-        )
+        return Finding("Ray ports", "ok", detail, advice)
     return Finding("Ray ports", "warn", detail, "nothing locks them: unset RAY_AUTH_MODE")
 
 

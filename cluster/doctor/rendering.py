@@ -14,13 +14,11 @@ def opengl() -> Finding:
         report = probe(PROBE_TASK, EnvironmentConfig())
     except UserError as error:
         return Finding("OpenGL", "missing", str(error), "apt-get install libegl1 libosmesa6, then run this again")
-    kind = "hardware" if report.hardware else "software"
-    detail = (
-        f"{report.gl}: {report.renderer or 'a renderer without a name'} ({kind}), first frame in {report.seconds:.1f} s"
-    )
+    renderer, kind = report.renderer or "a renderer without a name", "hardware" if report.hardware else "software"
+    detail = f"{report.gl}: {renderer} ({kind}), first frame in {report.seconds:.1f} s"
     if report.hardware:
         return Finding("OpenGL", "ok", detail)
-    advice = report.warning or (
-        "a 64×64 frame takes 12–37 ms of one core instead of under 1 ms; --environment.rendering fast makes it 4–8× faster"
+    slow = (
+        "a 64×64 frame takes 12–37 ms of one core instead of under 1 ms; --environment.rendering fast draws 4–8× faster"
     )
-    return Finding("OpenGL", "warn", detail, advice)
+    return Finding("OpenGL", "warn", detail, report.warning or slow)

@@ -16,25 +16,30 @@ from packaging.specifiers import SpecifierSet
 
 from cluster.doctor.finding import Finding
 
+SUPPORTED_PYTHON = ">=3.11,<3.13"
 _DISTRIBUTION = "dreamfleet"
 _SHOWN = ("ray", "torch", "dm_control", "mujoco")
 _PROGRAM_SECONDS = 10
 
 
 def python() -> Finding:
-    """Whether this is a Python that the package's metadata allows."""
+    """Whether this is a Python that the project supports."""
     version = platform.python_version()
-    supported = metadata.metadata(_DISTRIBUTION)["Requires-Python"]
     detail = f"{version} at {sys.executable}"
-    if version in SpecifierSet(supported):
+    if version in SpecifierSet(SUPPORTED_PYTHON):
         return Finding("Python", "ok", detail)
-    return Finding("Python", "missing", detail, f"use a Python {supported}")
+    return Finding("Python", "missing", detail, f"use a Python {SUPPORTED_PYTHON}")
 
 
 def packages() -> Finding:
-    """Holds every installed version against the range in the package's metadata."""
+    """Holds every installed version against the range in the project's own metadata."""
+    try:
+        requirements = [Requirement(line) for line in metadata.requires(_DISTRIBUTION) or ()]
+    except metadata.PackageNotFoundError:
+        detail = f"{_DISTRIBUTION} runs without being installed, so that nothing tells which versions it wants"
+        return Finding("packages", "warn", detail, "pip install -e . in the project's folder")
     faults = []
-    for requirement in map(Requirement, metadata.requires(_DISTRIBUTION) or ()):
+    for requirement in requirements:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
@@ -42,7 +47,6 @@ def packages() -> Finding:
         except metadata.PackageNotFoundError:
             faults.append(f"{requirement.name} is not installed")
             continue
-        # A build such as 2.13.0+cpu or a nightly is what its number says.
         if not requirement.specifier.contains(version, prereleases=True):
             faults.append(f"{requirement.name} is {version}, wanted {requirement.specifier}")
     if faults:
@@ -59,7 +63,8 @@ def compiler() -> Finding:
         return Finding("C++ compiler", "warn", detail, "apt-get install g++; until then updates run uncompiled")
     header = Path(sysconfig.get_path("include")) / "Python.h"
     if not header.exists():
-        advice = f"apt-get install python{sys.version_info.major}.{sys.version_info.minor}-dev; until then updates run uncompiled"
+        package = f"python{sys.version_info.major}.{sys.version_info.minor}-dev"
+        advice = f"apt-get install {package}; until then updates run uncompiled"
         return Finding("C++ compiler", "warn", f"{found}, but no {header}", advice)
     return Finding("C++ compiler", "ok", _first_line([found, "--version"]))
 

@@ -45,14 +45,14 @@ def build_policy(setting: Setting, *path: str | int) -> Policy:
 
 def build_collector(setting: Setting, actor: int, incarnation: int, sink: ChunkSink) -> Collector:
     """A collector with its environments; sets the OpenGL backend of this process first."""
-    configure(setting.gl)
+    _choose_gl(setting)
     policy = build_policy(setting, "collector", actor, incarnation)
     return Collector(setting.config, actor, incarnation, sink, policy)
 
 
 def build_evaluator(setting: Setting) -> Evaluator:
     """An evaluator; sets the OpenGL backend of this process first."""
-    configure(setting.gl)
+    _choose_gl(setting)
     return Evaluator(setting.config, build_policy(setting, "evaluator"))
 
 
@@ -69,3 +69,8 @@ def build_learner(setting: Setting, batches: Iterator[Rows]) -> Learner:
 def learner_threads(config: Config) -> int:
     """CPU threads for the learner: as configured, or all cores but one."""
     return config.training.learner_threads or max(1, (os.cpu_count() or 2) - 1)
+
+
+def _choose_gl(setting: Setting) -> None:
+    if setting.gl != "auto":  # the task of a factory brings its own pictures
+        configure(setting.gl)

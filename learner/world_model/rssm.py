@@ -91,6 +91,18 @@ class RSSM(nn.Module):
         mean, std = self._gaussian(self.prior_output(hidden))
         return posterior, State(posterior.deter, mean, std, mean + std * noise)
 
+    def observe_by_steps(self, embed: Tensor, action: Tensor, is_first: Tensor, noise: Tensor) -> tuple[State, State]:
+        """What `observe` computes, as the definition reads: the reference of tests and benchmarks."""
+        state, posteriors, priors = self.initial(embed.shape[1]), [], []
+        for embed_t, action_t, is_first_t, noise_t in zip(embed, action, is_first, noise, strict=True):
+            keep = (~is_first_t).to(embed.dtype).unsqueeze(-1)  # (B, 1)
+            previous = State(*(part * keep for part in state))
+            prior = self.prior_step(previous, action_t * keep, noise_t)
+            state = self.posterior_step(prior, embed_t, noise_t)
+            posteriors.append(state)
+            priors.append(prior)
+        return _stack(posteriors), _stack(priors)
+
     def imagine(
         self, policy: Callable[[Tensor, Tensor], Tensor], start: State, noise: Tensor, action_noise: Tensor
     ) -> tuple[State, Tensor]:
@@ -112,8 +124,13 @@ class RSSM(nn.Module):
             state = self.prior_step(state, action, noise_t)
             states.append(state)
             actions.append(action)
-        return State(*(torch.stack(parts) for parts in zip(*states, strict=True))), torch.stack(actions)
+        return _stack(states), torch.stack(actions)
 
     def _gaussian(self, output: Tensor) -> tuple[Tensor, Tensor]:
         mean, raw = output.chunk(2, -1)
         return mean, functional.softplus(raw) + self.min_std
+
+
+def _stack(states: list[State]) -> State:
+    """States of single steps (N, …) to one with time first (T, N, …)."""
+    return State(*(torch.stack(parts) for parts in zip(*states, strict=True)))

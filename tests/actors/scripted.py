@@ -15,7 +15,10 @@ from common.sequence import Chunk, Rows, StreamKey
 
 
 class Counting(dm_env.Environment):
-    """Every pixel shows the number of control steps since the reset; the reward is the action's first entry."""
+    """Every pixel shows the number of control steps since the reset; the reward is the action's first entry.
+
+    Both a dm_env environment and a `Source` to wrap.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Counting(dm_env.Environment):
         self.steps = 0
         self.total_steps = 0
         self.resets = 0
+        self.pictures = 0
         self.actions: list[NDArray[np.float64]] = []
         self.closed = False
 
@@ -63,6 +67,13 @@ class Counting(dm_env.Environment):
 
     def observation_spec(self) -> specs.Array:
         return specs.Array((64, 64, 3), np.uint8)
+
+    def image(self) -> NDArray[np.uint8]:
+        self.pictures += 1
+        return np.full((64, 64, 3), self.steps % 256, np.uint8)
+
+    def renderer(self) -> str:
+        return ""
 
     def close(self) -> None:
         self.closed = True

@@ -13,21 +13,8 @@ from actors.environment import PixelEnvironment
 from tests.actors.scripted import Counting
 
 
-class CountingSource(Counting):
-    """`Counting` as a source."""
-
-    pictures = 0
-
-    def image(self) -> np.ndarray:
-        self.pictures += 1
-        return np.full((64, 64, 3), self.steps, np.uint8)
-
-    def renderer(self) -> str:
-        return ""
-
-
-def build(action_repeat: int = 1, time_limit: int = 1000, **source: Any) -> tuple[PixelEnvironment, CountingSource]:
-    counting = CountingSource(**source)
+def build(action_repeat: int = 1, time_limit: int = 1000, **source: Any) -> tuple[PixelEnvironment, Counting]:
+    counting = Counting(**source)
     return PixelEnvironment(counting, action_repeat, time_limit), counting
 
 
@@ -97,7 +84,7 @@ def test_time_limit_starts_anew_with_each_episode() -> None:
 
 
 def test_actions_are_mapped_to_the_tasks_bounds() -> None:
-    spec = specs.BoundedArray((3,), np.float32, [-1.0, 0.0, -2.0], [1.1, 1.0, 6.0])
+    spec = specs.BoundedArray((3,), np.float64, [-1.0, 0.0, -2.0], [1.1, 1.0, 6.0])
     environment, source = build(spec=spec)
     environment.reset()
     for action in ([-1.0, -1.0, -1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [5.0, -5.0, 0.5]):

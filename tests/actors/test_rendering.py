@@ -16,19 +16,20 @@ from common.config import EnvironmentConfig
 from common.errors import UserError
 
 FAST = EnvironmentConfig(rendering="fast")
+POPEN = subprocess.Popen
 
 
 def hang(seconds: float = 60.0) -> None:
     time.sleep(seconds)
 
 
-@pytest.fixture()
+@pytest.fixture
 def no_choice_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     monkeypatch.delenv("PYOPENGL_PLATFORM", raising=False)
 
 
-@pytest.fixture()
+@pytest.fixture
 def broken_egl(no_choice_made: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No EGL vendor at all, as on a machine without libegl1's drivers."""
     monkeypatch.setenv("__EGL_VENDOR_LIBRARY_DIRS", str(tmp_path))
@@ -48,9 +49,9 @@ def test_auto_falls_back_to_osmesa_when_egl_fails(broken_egl: None) -> None:
     assert not report.hardware
 
 
-def test_failure_of_every_backend_says_what_to_install(broken_egl: None) -> None:
+def test_failure_says_what_to_install(broken_egl: None) -> None:
     with pytest.raises(
-        UserError, match="no OpenGL backend draws cartpole_balance .egl: .*libegl1.*libosmesa6"
+        UserError, match=r"no OpenGL backend draws cartpole_balance \(egl: .*libegl1.*libosmesa6"
     ) as error:
         probe("cartpole_balance", EnvironmentConfig(gl="egl"))
     assert "\n" not in str(error.value)
@@ -60,29 +61,27 @@ def test_hanging_backend_counts_as_failing_after_the_time_limit(
     no_choice_made: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A probe that sleeps stands for a driver that hangs in its first frame.
-    monkeypatch.setattr(rendering.sys, "executable", "/bin/sleep")
     monkeypatch.setattr(rendering.subprocess, "Popen", lambda command, **io: POPEN(["/bin/sleep", "60"], **io))
     started = time.monotonic()
-    with pytest.raises(UserError, match="egl: no frame within 0.2 s; osmesa: no frame within 0.2 s"):
+    with pytest.raises(UserError, match=r"egl: no frame within 0.2 s; osmesa: no frame within 0.2 s"):
         probe("cartpole_balance", FAST, timeout=0.2)
     assert time.monotonic() - started < 5
 
 
 def test_hanging_factory_is_told_in_one_line() -> None:
-    with pytest.raises(UserError, match="cannot be built .auto: no frame within 3 s"):
-        probe("tests.actors.test_rendering:hang", FAST, timeout=3)
-
-
-POPEN = subprocess.Popen
+    with pytest.raises(UserError, match=r"cannot be built \(auto: no frame within 2 s"):
+        probe("tests.actors.test_rendering:hang", FAST, timeout=2)
 
 
 def test_mujoco_gl_narrows_auto(no_choice_made: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "_ask", lambda *_: {"action_size": 1, "renderer": "llvmpipe"})
+    assert probe("cartpole_balance", FAST).gl == "egl"
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     assert probe("cartpole_balance", FAST).gl == "osmesa"
 
 
 def test_unknown_task_is_told_in_one_line() -> None:
-    with pytest.raises(UserError, match="^there is no DMControl task 'walker_wolk'; did you mean walker_walk"):
+    with pytest.raises(UserError, match=r"^there is no DMControl task 'walker_wolk'; did you mean walker_walk"):
         probe("walker_wolk", FAST)
 
 
@@ -92,7 +91,7 @@ def test_factory_needs_no_opengl(broken_egl: None) -> None:
 
 
 def test_factory_that_is_none_is_told_in_one_line() -> None:
-    with pytest.raises(UserError, match="^task 'tests.tiny:nothing': 'tests.tiny' has no callable 'nothing'$"):
+    with pytest.raises(UserError, match=r"^task 'tests.tiny:nothing': 'tests.tiny' has no callable 'nothing'$"):
         probe("tests.tiny:nothing", FAST)
 
 

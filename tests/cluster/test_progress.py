@@ -151,9 +151,15 @@ def test_messages_stay_word_for_word_in_both_modes() -> None:
 
 def test_an_error_leaves_the_terminal_as_it_was() -> None:
     console = _terminal()
-    with pytest.raises(RuntimeError), Progress(Config(), 1_000_000, console) as progress:
-        progress.update(SNAPSHOT)
-        raise RuntimeError
+    progress = Progress(Config(), 1_000_000, console)
+
+    def fail() -> None:
+        with progress:
+            progress.update(SNAPSHOT)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert _text(console).rstrip().endswith("\x1b[?25h")
 
 

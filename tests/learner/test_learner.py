@@ -129,9 +129,12 @@ def test_learning_on_one_bright_batch_lowers_its_image_and_reward_loss() -> None
     assert last["reward_loss"] < first["reward_loss"] - 0.1
 
 
-def test_the_reconstruction_strip_shows_truth_model_and_difference() -> None:
-    rows = random_rows(0)
-    strip = make_learner().reconstruction_strip(rows, columns=2)
+def test_the_reconstruction_strip_shows_truth_model_and_difference_of_the_newest_batch() -> None:
+    rows = random_rows(7)
+    learner = Learner(tiny_config(), ACTIONS, iter([random_rows(0), rows]))
+    assert learner.reconstruction_strip() is None
+    learner.update(2)
+    strip = learner.reconstruction_strip(columns=2)
     assert strip is not None
     assert strip.dtype == np.uint8
     assert strip.shape == (3 * 64, 2 * 64, 3)
@@ -139,3 +142,12 @@ def test_the_reconstruction_strip_shows_truth_model_and_difference() -> None:
     np.testing.assert_array_equal(truth[:, :64], rows.image[0, 0])
     np.testing.assert_array_equal(truth[:, 64:], rows.image[0, -1])
     np.testing.assert_allclose(difference, (model - truth + 255) / 2, atol=1.5)
+
+
+def test_drawing_a_strip_changes_nothing_that_is_learnt() -> None:
+    plain, drawing = make_learner(), make_learner()
+    for _ in range(2):
+        plain.update(1)
+        drawing.update(1)
+        drawing.reconstruction_strip()
+    assert_equal(parameters(plain), parameters(drawing))

@@ -34,6 +34,7 @@ def reference(rssm: RSSM) -> ReferenceRSSM:
     return make_reference(rssm)
 
 
+Observe = Callable[..., tuple[State, State]]
 Window = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -95,8 +96,11 @@ def test_no_standard_deviation_is_below_the_minimum(rssm: RSSM, window: Window) 
         np.testing.assert_allclose(array(state.std), 0.1, atol=1e-6)
 
 
-def test_observe_follows_the_equations_step_by_step(rssm: RSSM, reference: ReferenceRSSM, window: Window) -> None:
-    posterior, prior = rssm.observe(*window)
+@pytest.mark.parametrize("observe", [RSSM.observe, RSSM.observe_by_steps], ids=["whole", "by steps"])
+def test_observe_follows_the_equations_step_by_step(
+    observe: Observe, rssm: RSSM, reference: ReferenceRSSM, window: Window
+) -> None:
+    posterior, prior = observe(rssm, *window)
     expected_posterior, expected_prior = reference.observe(*arrays(window))
     assert_same(posterior, expected_posterior)
     assert_same(prior, expected_prior, fields=("deter", "mean", "std"))
@@ -141,32 +145,11 @@ def test_the_first_action_of_a_window_inside_an_episode_is_fed_as_stored(rssm: R
     assert differs.tolist() == [False, True, True]
 
 
-def loop(rssm: RSSM, window: Window) -> tuple[State, State]:
-    """`observe` as its definition: single steps in a Python loop."""
-    embed, action, is_first, noise = window
-    state = rssm.initial(B)
-    posteriors, priors = [], []
-    for t in range(L):
-        keep = (~is_first[t]).to(embed.dtype)[:, None]
-        kept = State(*(part * keep for part in state))
-        prior = rssm.prior_step(kept, action[t] * keep, noise[t])
-        state = rssm.posterior_step(prior, embed[t], noise[t])
-        priors.append(prior)
-        posteriors.append(state)
-    posterior, prior = (
-        State(*(torch.stack(parts) for parts in zip(*steps, strict=True))) for steps in (posteriors, priors)
-    )
-    return posterior, prior
-
-
-Observe = Callable[[RSSM, Window], tuple[State, State]]
-
-
 def outputs_and_gradients(observe: Observe, rssm: RSSM, window: Window) -> tuple[list[torch.Tensor], ...]:
     """Every output, and the gradients of a random projection of them for every parameter, embed and action."""
     embed, action, is_first, noise = window
     embed, action = embed.clone().requires_grad_(), action.clone().requires_grad_()
-    posterior, prior = observe(rssm, (embed, action, is_first, noise))
+    posterior, prior = observe(rssm, embed, action, is_first, noise)
     outputs = [*posterior, prior.deter, prior.mean, prior.std]
     generator = torch.Generator().manual_seed(5)
     total = sum((torch.randn(o.shape, generator=generator, dtype=o.dtype) * o).sum() for o in outputs)
@@ -175,8 +158,8 @@ def outputs_and_gradients(observe: Observe, rssm: RSSM, window: Window) -> tuple
 
 
 def test_observe_equals_a_loop_of_single_steps_in_values_and_gradients(rssm: RSSM, window: Window) -> None:
-    fast = outputs_and_gradients(lambda module, arguments: module.observe(*arguments), rssm, window)
-    slow = outputs_and_gradients(loop, rssm, window)
+    fast = outputs_and_gradients(RSSM.observe, rssm, window)
+    slow = outputs_and_gradients(RSSM.observe_by_steps, rssm, window)
     names = [name for name, _ in rssm.named_parameters()]
     for name, a, b in zip([*names, "embed", "action"], fast[1], slow[1], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, msg=f"gradient of {name}")

@@ -76,7 +76,9 @@ def test_views_find_every_block_from_the_sizes_alone_and_aligned() -> None:
     rows = views(data, header.offset, header.rows, header.action_size)
     assert_same(rows, chunk().rows)
     start = data.ctypes.data
-    offsets = [getattr(rows, name).ctypes.data - start for name in ("image", "action", "reward", "discount", "is_first")]
+    offsets = [
+        getattr(rows, name).ctypes.data - start for name in ("image", "action", "reward", "discount", "is_first")
+    ]
     assert [offset % 64 for offset in offsets] == [0] * 5
 
 
@@ -86,7 +88,7 @@ def test_header_counts_environment_steps_without_the_reset_row() -> None:
         assert header.env_steps(4) == chunk(index).rows.env_steps(4)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.data())
 def test_every_changed_byte_is_found(data: st.DataObject) -> None:
     mutated = np.array(encode(chunk()))
@@ -109,9 +111,11 @@ def test_cut_lengthened_and_foreign_bytes_raise_codec_error(junk: bytes, change:
             decode(whole[:change] if change < 0 else whole + b"\0" * change)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(
-    st.dictionaries(st.sampled_from(sorted(GOOD_HEADER)), st.none() | st.text(max_size=3) | st.lists(st.integers(-1, 9)))
+    st.dictionaries(
+        st.sampled_from(sorted(GOOD_HEADER)), st.none() | st.text(max_size=3) | st.lists(st.integers(-1, 9))
+    )
     | st.lists(st.integers(0, 9))
 )
 def test_headers_that_hold_something_else_raise_codec_error(change: object) -> None:

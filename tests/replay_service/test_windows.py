@@ -10,7 +10,7 @@ from common.sequence import ChunkKey
 from replay_service.windows import Sampling, WindowIndex
 
 LENGTH = 4
-DRAWS = 40_000
+DRAWS = 12_000
 Row = tuple[int, int]  # sequence number of a chunk, row in it
 
 
@@ -154,7 +154,9 @@ def test_an_episode_whose_beginning_was_evicted_while_it_went_on_begins_anew() -
 
 @settings(deadline=None, max_examples=150)
 @given(
-    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 7), st.sampled_from(["add", "end", "gap", "evict"])), max_size=90),
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(1, 7), st.sampled_from(["add", "end", "gap", "evict"])), max_size=90
+    ),
     st.sampled_from(["uniform_step", "uniform_episode"]),
 )
 def test_index_agrees_with_enumeration(actions: list[tuple[int, int, str]], sampling: Sampling) -> None:
