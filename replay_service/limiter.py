@@ -13,6 +13,8 @@ from typing import Any, Literal, Self
 from common.config import Config
 from common.errors import UserError
 
+_ROUNDING = 1e-6  # sums of floats are off by less; no count may change by one because of it
+
 
 class RateLimiter:
     """Says how far the learner and the actors may go; the coordinator asks, and tells what was done.
@@ -62,7 +64,7 @@ class RateLimiter:
                 f"with a limiter tolerance of {tolerance} updates the learner would wait for rows that actors hold "
                 f"back until a chunk is full; it must be above {(slack - pretrain) / 2}"
             )
-        shortfall = math.ceil(window_env_steps - prefill - tolerance / train_ratio)
+        shortfall = math.ceil(window_env_steps - prefill - tolerance / train_ratio - _ROUNDING)
         if shortfall > 0:
             raise UserError(
                 f"--replay.prefill {prefill} would stop the actors before there is anything to train on "
@@ -110,7 +112,7 @@ class RateLimiter:
         """How many updates may start now, one after the other; 0 means that the learner waits."""
         if self._stored() < self._prefill:
             return 0
-        return max(0, math.ceil(self._pretrain + self._tolerance - self.error))
+        return max(0, math.ceil(self._pretrain + self._tolerance - self.error - _ROUNDING))
 
     def updates_owed(self) -> int:
         """How many updates the inserted environment steps call for and that are not done: what a run ends with."""
@@ -119,7 +121,7 @@ class RateLimiter:
     def env_steps_allowed(self) -> int:
         """How many environment steps may be inserted now, with no update meanwhile; 0 means that inserts wait."""
         updates = self.updates + self._offset + self._tolerance
-        most = math.floor(self._prefill + max(0.0, updates) / self._train_ratio)
+        most = math.floor(self._prefill + max(0.0, updates) / self._train_ratio + _ROUNDING)
         return max(0, most - self._stored())
 
     def wait(self, side: Literal["insert", "update"], seconds: float) -> None:

@@ -45,7 +45,7 @@ class Tiny(dm_env.Environment):
         self._steps = 0
         return dm_env.restart(self.image())
 
-    def step(self, action: NDArray[np.float32]) -> dm_env.TimeStep:
+    def step(self, action: NDArray[np.floating]) -> dm_env.TimeStep:
         """Moves the square by 0.2 × action."""
         if self._steps == EPISODE_STEPS:
             return self.reset()
@@ -77,8 +77,8 @@ def toward_target(environment: Tiny) -> NDArray[np.float32]:
     return np.array([np.clip((environment.target - environment.x) / SPEED, -1.0, 1.0)], np.float32)
 
 
-def mean_return(act: Callable[[Tiny], NDArray[np.float32]], episodes: int, seed: int = 0) -> float:
-    """Mean undiscounted return of acting by the environment's state."""
+def mean_return(act: Callable[[Tiny], NDArray[np.floating]], episodes: int, seed: int = 0) -> float:
+    """Mean undiscounted return of acting by the environment's state, action (1,) by action."""
     environment = make(seed)
     total = 0.0
     for _ in range(episodes):

@@ -114,11 +114,12 @@ def measure(setting: Setting, processes: int, rounds: int) -> dict[str, Any]:
         for index in range(processes)
     ]
 
-    def together(method: str) -> float:
-        return sum(ray.get([getattr(bench, method).remote() for bench in benches]))
+    def together(method: str) -> list[Any]:
+        return ray.get([getattr(bench, method).remote() for bench in benches])
 
-    medians = interleaved({"bare": partial(together, "bare"), "ours": partial(together, "ours")}, rounds)
-    memory = ray.get([bench.resident_bytes.remote() for bench in benches])
+    loops = {name: partial(lambda method: sum(together(method)), name) for name in ("bare", "ours")}
+    medians = interleaved(loops, rounds)
+    memory = together("resident_bytes")
     ray.shutdown()
     return {
         "env_steps_per_second": medians["ours"],

@@ -168,6 +168,7 @@ class RayRuntime:
 def connect(address: str, roles: int) -> None:
     """Joins the cluster at `address`, or starts a local Ray with a slot for each role."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default is 15: whatever else runs comes first
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)

@@ -89,7 +89,8 @@ def test_actions_are_mapped_to_the_tasks_bounds() -> None:
     environment.reset()
     for action in ([-1.0, -1.0, -1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [5.0, -5.0, 0.5]):
         environment.step(action)
-    np.testing.assert_allclose(source.actions, [[-1, 0, -2], [0.05, 0.5, 2], [1.1, 1, 6], [1.1, 0, 4]])
+    expected = np.array([[-1, 0, -2], [0.05, 0.5, 2], [1.1, 1, 6], [1.1, 0, 4]])
+    np.testing.assert_allclose(np.stack(source.actions), expected)
 
 
 @pytest.mark.parametrize("bound", [np.inf, 1e10])

@@ -128,16 +128,22 @@ def test_band_holds_and_nobody_waits_for_ever_whatever_happens(
             limiter.restore(saved, stored)
         ratio, tolerance = numbers["train_ratio"], numbers["train_ratio"] * max(50, 2 * held)
         assert limiter.env_steps - limiter.lost_env_steps == stored
-        assert -tolerance - 1e-6 <= limiter.error < numbers["pretrain"] + tolerance + 1
+        assert -tolerance - 1e-5 <= limiter.error < numbers["pretrain"] + tolerance + 1
         assert limiter.updates_allowed() <= math.ceil(numbers["pretrain"] + 2 * tolerance + 1e-6)
         if limiter.updates_allowed() == 0:
             assert limiter.env_steps_allowed() >= held  # enough to fill somebody's chunk
         if stored < numbers["prefill"]:
             assert limiter.updates_allowed() == 0
-            assert stored + limiter.env_steps_allowed() >= 50 - 1  # enough for a window
+            assert stored + limiter.env_steps_allowed() >= 50  # enough for a window
         assert ratio * limiter.env_steps_allowed() <= (
             ratio * numbers["prefill"] + numbers["pretrain"] + 2 * tolerance + 1 + 1e-6
         )
+
+
+def test_rounding_of_floats_refuses_no_tolerance_that_is_just_enough() -> None:
+    ratio = 2.6758969852858243  # 50 * ratio / ratio is less than 50
+    limiter = RateLimiter(train_ratio=ratio, prefill=0, pretrain=0, tolerance=50 * ratio, window_env_steps=50)
+    assert limiter.env_steps_allowed() == 50
 
 
 def paper(**changes: Any) -> RateLimiter:
