@@ -150,7 +150,10 @@ class Coordinator:
         while self.busy:
             self._step()
         for role in self.collectors:
-            self._collected(role, cast(CollectReport, self._ask(role, "finish")))
+            if not self.supervisor.is_down(role):  # one that is down holds nothing
+                self._call(role, "finish")
+        while self.busy:
+            self._step()
         finished = not self.stop_requested
         self._publish()
         if finished:
@@ -198,8 +201,8 @@ class Coordinator:
             self._grant_updates()
         self._grant_evaluation()
         now = time.monotonic()
-        filling = self.runtime.slice_seconds is None and not self._windows()
-        if filling or now - self.replay_reported >= REPLAY_REPORT_SECONDS:
+        # Inline, by the clock would be different from run to run.
+        if self.runtime.slice_seconds is None or now - self.replay_reported >= REPLAY_REPORT_SECONDS:
             self.replay_reported = now
             for role in self.shards:
                 if role not in self.busy:
@@ -270,32 +273,44 @@ class Coordinator:
         self.progress.update(self._snapshot())
 
     def _ask(self, role: Role, method: str, *args: object) -> object:
-        """A call whose result is needed at once; others that end meanwhile are taken in as usual."""
+        """A call whose result is needed at once; others that end meanwhile are taken in as usual.
+
+        A learner that dies over it is restored and asked again.
+
+        Raises:
+            RoleDiedError: another role died over it.
+        """
         self._call(role, method, *args)
         while True:
             call = self.runtime.wait(timeout=0.5)
             self.supervisor.watch()
             if call is None:
                 continue
-            if (call.role, call.method) == (role, method):
+            if (call.role, call.method) != (role, method):
+                self._ended(call)
+            elif call.died is None:
                 self.supervisor.ended(role)
                 self.busy.discard(role)
-                if call.died is not None:
-                    raise call.died
                 return call.value
-            self._ended(call)
+            else:
+                self._ended(call)
+                if role != LEARNER:
+                    raise call.died
+                if method == "restore":
+                    return None  # what brought the learner back has restored it
+                self._call(role, method, *args)
 
     def _ended(self, call: Call) -> None:
         role = call.role
-        if call.method == "set_weights" and call.died is None:
-            return
+        if call.method == "set_weights":
+            return  # a collect follows at once, and tells it if the role is gone
         self.busy.discard(role)
         if call.died is not None:
             self._died(call)
             return
         self.supervisor.ended(role)
         match call.method:
-            case "collect":
+            case "collect" | "finish":
                 self._collected(role, cast(CollectReport, call.value))
             case "update":
                 self._updated(cast(UpdateReport, call.value))
@@ -358,6 +373,7 @@ class Coordinator:
             self._checkpoint()
 
     def _evaluated(self, wanted: Evaluation, report: EvaluationReport) -> None:
+        self.supervisor.progressed(EVALUATOR)
         mean = float(np.mean(report.returns))
         self.folder.append_evaluation(
             {

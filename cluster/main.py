@@ -38,6 +38,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"dreamfleet: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("dreamfleet: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

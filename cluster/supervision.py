@@ -48,7 +48,11 @@ class Supervisor:
         until = self.down_until.get(role)
         if until is not None and time.monotonic() >= until:
             self.restart_now(role)
-        return role not in self.down_until
+        return not self.is_down(role)
+
+    def is_down(self, role: Role) -> bool:
+        """Whether the role died and has not been started again yet."""
+        return role in self.down_until
 
     def restart_now(self, role: Role) -> None:
         """Starts a role that died again, in a new life."""

@@ -34,6 +34,7 @@ def main(args: Sequence[str]) -> int:
     if _is_finished(folder, config):
         print(f"{folder.path} is finished: {config.env_steps:,} environment steps (raise --env-steps to go on)")
         return 0
+    _refuse_damage(folder)
     device = resolve_device(config)
     found = probe(config.task, config.environment)
     folder.lock()
@@ -97,6 +98,15 @@ def describe(summary: dict[str, Any], folder: RunFolder) -> str:
 def _is_finished(folder: RunFolder, config: Config) -> bool:
     summary = folder.summary() if folder.exists else None
     return summary is not None and summary["finished"] and config.env_steps <= folder.load_config().env_steps
+
+
+def _refuse_damage(folder: RunFolder) -> None:
+    """A run with checkpoints of which none is whole would begin anew without a word, its counters going back."""
+    if folder.newest_checkpoint() is None and folder.skipped:
+        raise UserError(
+            f"every checkpoint in {folder.skipped[0].parent} is damaged; move them away to train anew on the run's "
+            "replay, or name another --run-dir"
+        )
 
 
 def _memory_warning(config: Config) -> str:

@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.presets import PRESETS
 from learner.behaviors import BEHAVIORS
 from learner.world_model.objectives import OBJECTIVES
-from replay_service.limiter import RateLimiter
+from replay_service.limiter import RateLimiter, first_window_env_steps
 from replay_service.stores import STORES
 
 MAY_BE_ZERO = {
@@ -120,7 +120,7 @@ def validate(config: Config) -> None:
 
 
 def _validate_number(name: str, value: float) -> None:
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{flag(name)} must be a finite number, not {value}")
     if value < 0 or (value == 0 and name not in MAY_BE_ZERO):
         raise UserError(f"{flag(name)} must be {'zero or more' if name in MAY_BE_ZERO else 'positive'}, not {value}")
@@ -144,4 +144,10 @@ def _validate_sequences(config: Config) -> None:
         raise UserError(
             f"--replay.capacity {config.replay.capacity} is below --replay.prefill {config.replay.prefill}: "
             "training would never begin"
+        )
+    window = first_window_env_steps(config)
+    if config.replay.capacity // config.replay.shards < window:
+        raise UserError(
+            f"--replay.capacity {config.replay.capacity} over {config.replay.shards} shards may never hold a whole "
+            f"window of {config.environments} environments; give at least {window * config.replay.shards}"
         )

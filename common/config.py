@@ -18,7 +18,7 @@ class EnvironmentConfig:
     time_limit: int = 1000
     """Control steps after which an episode ends without being a termination."""
     rendering: Literal["full", "fast"] = "full"
-    """full: dm_control's own picture. fast: no shadows, reflections or multisampling (4-8x faster in software)."""
+    """full: dm_control's own picture. fast: no shadows, reflections or multisampling (4-17x faster in software)."""
     gl: Literal["auto", "egl", "osmesa"] = "auto"
     """OpenGL backend; auto tries EGL, then OSMesa, each in a process of its own under a time limit."""
     hang_seconds: float = 60.0

@@ -7,6 +7,9 @@ from pathlib import Path
 
 
 def resident_bytes() -> int:
-    """Resident set size of this process in bytes; 0 where the system does not tell."""
+    """This process's own resident memory in bytes, without what it shares (page cache, libraries); 0 where untold."""
     statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+    if not statm.exists():
+        return 0
+    _, resident, shared, *_ = (int(pages) for pages in statm.read_text().split())
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")

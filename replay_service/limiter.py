@@ -116,12 +116,12 @@ class RateLimiter:
 
     def updates_owed(self) -> int:
         """How many updates the inserted environment steps call for and that are not done: what a run ends with."""
-        return max(0, math.floor(self._pretrain - self.error)) if self._stored() >= self._prefill else 0
+        return max(0, math.floor(self._pretrain - self.error + _ROUNDING)) if self._stored() >= self._prefill else 0
 
     def env_steps_allowed(self) -> int:
         """How many environment steps may be inserted now, with no update meanwhile; 0 means that inserts wait."""
         updates = self.updates + self._offset + self._tolerance
-        most = math.floor(self._prefill + max(0.0, updates) / self._train_ratio + _ROUNDING)
+        most = math.floor(self._prefill + updates / self._train_ratio + _ROUNDING)
         return max(0, most - self._stored())
 
     def wait(self, side: Literal["insert", "update"], seconds: float) -> None:

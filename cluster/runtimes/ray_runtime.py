@@ -23,6 +23,7 @@ from cluster.runtimes.roles import (
     learner_threads,
 )
 from cluster.runtimes.runtime import Call, Role, RoleDiedError
+from common.errors import UserError
 from common.seeding import derive_seed
 from common.sequence import Chunk, Rows
 from replay_service.codec import encode
@@ -37,10 +38,20 @@ class RoleActor:
     """A process that holds one role. Ray serialises calls, so a role needs no locks."""
 
     def __init__(self, build: Callable[[], Any]) -> None:
-        self.role = build()
+        self.refused: UserError | None = None
+        try:
+            self.role = build()
+        except UserError as error:  # an actor that cannot be built would die, and be built again and again
+            self.refused = error
 
     def call(self, method: str, *args: object) -> object:
-        """Calls the role."""
+        """Calls the role.
+
+        Raises:
+            UserError: it could not be built.
+        """
+        if self.refused is not None:
+            raise self.refused
         return getattr(self.role, method)(*args)
 
 
@@ -144,6 +155,8 @@ class RayRuntime:
         except (RayActorError, WorkerCrashedError) as error:
             return Call(role, method, None, RoleDiedError(" ".join(str(error).split())[:300]))
         except RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
             raise error.as_instanceof_cause() from None
 
     def share(self, value: object) -> object:

@@ -10,6 +10,8 @@ import numpy as np
 from dm_env import specs
 from numpy.typing import NDArray
 
+from actors.collector import Collector
+from actors.environment import PixelEnvironment
 from common.config import Config, EnvironmentConfig, ReplayConfig
 from common.sequence import Chunk, Rows, StreamKey
 
@@ -82,6 +84,10 @@ class Counting(dm_env.Environment):
         return self.observe(np.full((64, 64, 3), self.steps % 256, np.uint8))
 
 
+NOT_ZERO = {"bias": np.ones((), np.float32)}
+"""Weights for `ScriptedPolicy`."""
+
+
 def config(
     environments: int = 2, chunk_rows: int = 4, action_repeat: int = 1, task: str = "", time_limit: int = 1000
 ) -> Config:
@@ -149,3 +155,13 @@ class ListSink:
         for chunks in parts.values():
             assert [chunk.key.index for chunk in chunks] == list(range(len(chunks)))
         return {key: Rows.concatenate([chunk.rows for chunk in chunks]) for key, chunks in parts.items()}
+
+
+def collector(settings: Config, sink: ListSink | None = None, policy: Any = None, **environment: Any) -> Collector:
+    """A collector over `Counting` environments, wrapped as the real ones are."""
+
+    def make(task: str, environment_config: EnvironmentConfig, seed: int) -> PixelEnvironment:
+        source = Counting(seed, **environment)
+        return PixelEnvironment(source, environment_config.action_repeat, environment_config.time_limit)
+
+    return Collector(settings, 0, 0, sink or ListSink(), policy or ScriptedPolicy(), make)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_evaluation_depends_on_weights_and_seed_alone(settings: Config) -> None:
     policy = Policy(settings, action_size=1)
     weights = policy_weights(policy.encoder, policy.rssm, policy.acting)
     first, second = Evaluator(settings, policy), Evaluator(settings, Policy(settings, action_size=1, seed=9))
-    options = {"episodes": 2, "rotation_degrees": 5.0}
+    options: dict[str, Any] = {"episodes": 2, "rotation_degrees": 5.0}
     returns = [each.evaluate(1, weights, **options).returns for each in (first, first, second)]
     assert returns[0] == returns[1] == returns[2]
     assert returns[0] != first.evaluate(1, weights, **options, seed=1).returns

@@ -151,3 +151,16 @@ def test_drawing_a_strip_changes_nothing_that_is_learnt() -> None:
         drawing.update(1)
         drawing.reconstruction_strip()
     assert_equal(parameters(plain), parameters(drawing))
+
+
+def test_the_value_target_follows_after_so_many_updates_of_the_learner() -> None:
+    learner = make_learner(tiny_config(dreamer={"value_target_every": 2}))
+    follows = []
+    for _ in range(4):
+        learner.update(1)
+        now = parameters(learner)
+        value = {name: tensor for name, tensor in now.items() if name.startswith("behavior.value.")}
+        follows.append(
+            all(torch.equal(tensor, now[name.replace("value", "value_target", 1)]) for name, tensor in value.items())
+        )
+    assert follows == [False, True, False, True]

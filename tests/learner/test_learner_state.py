@@ -44,7 +44,10 @@ def test_another_seed_or_other_batches_give_other_parameters(seed: int, data_see
 
 @pytest.mark.parametrize(
     "config",
-    [tiny_config(), tiny_config(world_model={"discount_head": True}, dreamer={"value_target_every": 3})],
+    [
+        tiny_config(),
+        tiny_config(world_model={"discount_head": True, "depth": 2}, dreamer={"value_target_every": 3}),
+    ],
     ids=["default", "every option"],
 )
 def test_saving_and_restoring_in_the_middle_changes_not_one_bit(config: Config) -> None:

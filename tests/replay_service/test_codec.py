@@ -93,7 +93,7 @@ def test_header_counts_environment_steps_without_the_reset_row() -> None:
 def test_every_changed_byte_is_found(data: st.DataObject) -> None:
     mutated = np.array(encode(chunk()))
     offset = read_header(mutated).offset
-    used = 16 + struct.unpack_from("<I", mutated, 4)[0]
+    used = 16 + struct.unpack_from("<I", mutated.data, 4)[0]
     position = data.draw(st.integers(0, used - 1) | st.integers(offset, len(mutated) - 1))
     mutated[position] ^= data.draw(st.integers(1, 255))
     with pytest.raises(CodecError):

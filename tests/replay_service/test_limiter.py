@@ -146,6 +146,22 @@ def test_rounding_of_floats_refuses_no_tolerance_that_is_just_enough() -> None:
     assert limiter.env_steps_allowed() == 50
 
 
+@pytest.mark.parametrize("tenths", [1, 3, 7])
+def test_updates_owed_are_those_the_environment_steps_call_for_to_the_last_one(tenths: int) -> None:
+    for env_steps in range(5000, 30_000, 10):
+        limiter = RateLimiter(train_ratio=tenths / 10, prefill=5000, pretrain=100, tolerance=1000)
+        limiter.inserted(env_steps)
+        assert limiter.updates_owed() == 100 + tenths * (env_steps - 5000) // 10
+        limiter.updated(limiter.updates_owed())
+        assert limiter.updates_owed() == 0
+
+
+def test_nothing_is_owed_before_the_prefill_is_there() -> None:
+    limiter = RateLimiter(train_ratio=0.1, prefill=5000, pretrain=100, tolerance=1000)
+    limiter.inserted(4999)
+    assert limiter.updates_owed() == 0
+
+
 def paper(**changes: Any) -> RateLimiter:
     return RateLimiter.from_config(replace(PRESETS["paper"](), **changes))
 
@@ -238,8 +254,9 @@ def test_other_environments_on_resume_change_the_band_alone() -> None:
 
 def test_seconds_waited_are_added_up_by_side_and_saved() -> None:
     limiter = paper()
-    for side, seconds in (("insert", 1.5), ("update", 2.0), ("insert", 0.5)):
-        limiter.wait(side, seconds)
+    limiter.wait("insert", 1.5)
+    limiter.wait("update", 2.0)
+    limiter.wait("insert", 0.5)
     resumed = paper()
     resumed.restore(limiter.state(), 0)
     assert (resumed.insert_wait_seconds, resumed.update_wait_seconds) == (2.0, 2.0)

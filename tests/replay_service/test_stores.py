@@ -114,6 +114,27 @@ def test_reopening_finds_all_or_nothing_as_promised(name: str, tmp_path: Path) -
     again.close()
 
 
+def test_retries_after_reopening_are_stored_once_even_when_evicted(name: str, tmp_path: Path) -> None:
+    def opened() -> Replay:
+        return Replay(
+            ReplayConfig(capacity=8),
+            store=open_named(name, tmp_path),
+            action_size=ACTION_SIZE,
+            batch_length=4,
+            action_repeat=REPEAT,
+            seed=0,
+        )
+
+    chunks = [encode(chunk) for chunk in make_episode(0, [4, 4, 4])]
+    first = opened()
+    assert [first.insert(chunk) for chunk in chunks] == [6, 8, 8]
+    first.close()
+    again = opened()
+    assert [again.insert(chunk) for chunk in chunks] == ([0, 0, 0] if KEPT_BY_REOPENING[name] else [6, 8, 8])
+    assert again.report().inserted_env_steps == 22
+    again.close()
+
+
 class Model:
     """Replay as the contract has it, in the plainest words."""
 

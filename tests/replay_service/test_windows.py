@@ -54,6 +54,7 @@ def drawn(index: WindowIndex, count: int, seed: int = 0) -> list[tuple[Row, ...]
     windows: list[list[Row]] = [[] for _ in range(count)]
     for piece in index.draw(count, np.random.default_rng(seed)):
         assert piece.row == len(windows[piece.window])
+        assert piece.start < piece.stop
         windows[piece.window] += [(piece.sequence, row) for row in range(piece.start, piece.stop)]
     return [tuple(window) for window in windows]
 

@@ -1,0 +1,337 @@
+"""A runtime whose roles take simulated time: whole runs of the coordinator in milliseconds, the same each time."""
+
+from __future__ import annotations
+
+import io
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from cluster.coordinator import Coordinator
+from cluster.progress import Progress
+from cluster.runtimes.runtime import Call, Role, RoleDiedError
+from common.config import Config, EnvironmentConfig, ReplayConfig, TrainingConfig
+from common.reports import CollectReport, EpisodeReport, EvaluationReport, ReplayReport, UpdateReport
+from common.run_folder import RunFolder
+from replay_service.limiter import first_window_env_steps
+
+EPISODE_ROWS = 20
+START_SECONDS = 2.0
+LONGEST_RUN_SECONDS = 10_000_000.0
+FOREVER = float("inf")
+
+
+def config(**changes: Any) -> Config:
+    """A small run: 6,000 environment steps, a tenth as many updates."""
+    base = Config(
+        task="tests.tiny:make",
+        env_steps=6000,
+        actors=2,
+        envs_per_actor=2,
+        train_ratio=0.1,
+        eval_every=2000,
+        eval_episodes=1,
+        final_eval_episodes=2,
+        environment=EnvironmentConfig(action_repeat=2, time_limit=2 * EPISODE_ROWS, hang_seconds=60.0),
+        replay=ReplayConfig(capacity=100_000, chunk_rows=5, prefill=500, pretrain=20),
+        training=TrainingConfig(
+            batch_length=5, publish_every=20, checkpoint_every=100, log_every=50, image_every=200
+        ),
+    )
+    return replace(base, **changes)
+
+
+@dataclass
+class Disk:
+    """What outlives a run: the rows that the replay store holds."""
+
+    env_steps: int = 0
+
+
+class Environment:
+    """Counts one environment's rows and sends them as the chunker does."""
+
+    def __init__(self, chunk_rows: int, first_chunk: int) -> None:
+        self.chunk_rows = chunk_rows
+        self.room = first_chunk
+        self.held = 0
+        self.rows = 0
+
+    def step(self) -> int:
+        """One row; the rows that are sent with it."""
+        self.held += 1
+        self.rows += 1
+        if self.held < self.room and self.rows < EPISODE_ROWS:
+            return 0
+        return self.send()
+
+    def send(self) -> int:
+        """Everything held."""
+        sent, self.held = self.held, 0
+        if self.rows == EPISODE_ROWS:
+            self.rows = 0
+        self.room = self.chunk_rows
+        return sent
+
+
+class Collector:
+    """Steps at a given speed and inserts each chunk as soon as it is full, also in a call that it does not survive."""
+
+    def __init__(self, config: Config, speed: float, disk: Disk, randomness: random.Random) -> None:
+        self.repeat = config.environment.action_repeat
+        self.stride = config.envs_per_actor * self.repeat
+        self.speed = speed
+        self.disk = disk
+        chunk = config.replay.chunk_rows
+        self.environments = [Environment(chunk, randomness.randint(1, chunk)) for _ in range(config.envs_per_actor)]
+        self.version = 0
+
+    def strides(self, env_steps: int, seconds: float | None) -> int:
+        """Steps of all environments that a call takes; a deadline is looked at between them."""
+        fitting = env_steps // self.stride
+        if seconds is None or fitting == 0:
+            return fitting
+        return min(fitting, max(1, int(seconds * self.speed / self.stride)))
+
+    def seconds(self, env_steps: int, seconds: float | None) -> float:
+        return self.strides(env_steps, seconds) * self.stride / self.speed
+
+    def collect(self, env_steps: int, seconds: float | None) -> CollectReport:
+        strides = self.strides(env_steps, seconds)
+        inserted = sum(env.step() for _ in range(strides) for env in self.environments) * self.repeat
+        self.disk.env_steps += inserted
+        return self.report(strides * self.stride, inserted)
+
+    def finish(self) -> CollectReport:
+        inserted = sum(env.send() for env in self.environments) * self.repeat
+        self.disk.env_steps += inserted
+        return self.report(0, inserted)
+
+    def report(self, stepped: int, inserted: int) -> CollectReport:
+        held = sum(env.held for env in self.environments) * self.repeat
+        return CollectReport(stepped, inserted, held, [EpisodeReport(1.0, stepped, self.version)], 0, self.version, 0, 1)
+
+
+@dataclass
+class Faults:
+    """When roles fail: a chance a call of dying half-way, and exact calls that die or hang.
+
+    Attributes:
+        chance: of a call to a role of this kind.
+        dies: the numbers of the calls, counted from 0 over the whole run, by (kind, method).
+        hangs: likewise.
+    """
+
+    seed: int = 0
+    chance: dict[str, float] = field(default_factory=dict)
+    dies: dict[tuple[str, str], set[int]] = field(default_factory=dict)
+    hangs: dict[tuple[str, str], set[int]] = field(default_factory=dict)
+
+
+@dataclass
+class Event:
+    """A call under way."""
+
+    end: float
+    role: Role
+    method: str
+    args: tuple[Any, ...]
+    fails: str = ""
+
+
+class SimulatedRuntime:
+    """Implements `cluster.runtimes.runtime.Runtime`: calls end in the order of simulated time.
+
+    Attributes:
+        now: seconds since the beginning.
+        called: every call, in order: role and method.
+        started: role and incarnation of every start.
+        published: the weights versions that collectors were given, in order.
+        done: updates that the learner's parameters have behind them.
+        on_end: called after each call has had its effect.
+    """
+
+    slice_seconds: float | None = 1.0
+
+    def __init__(
+        self, config: Config, disk: Disk, env_steps_per_second: float, updates_per_second: float, faults: Faults
+    ) -> None:
+        self.config = config
+        self.disk = disk
+        self.steps_speed = env_steps_per_second
+        self.updates_speed = updates_per_second
+        self.faults = faults
+        self.randomness = random.Random(faults.seed)
+        self.now = 0.0
+        self.under_way: list[Event] = []
+        self.collectors: dict[Role, Collector] = {}
+        self.called: list[tuple[Role, str]] = []
+        self.started: list[tuple[Role, int]] = []
+        self.published: list[int] = []
+        self.done = 0
+        self.on_end: Callable[[], None] = lambda: None
+        self.closed = False
+
+    def start(self, role: Role, incarnation: int) -> None:
+        self.started.append((role, incarnation))
+        if role.kind == "collector":
+            self.collectors[role] = Collector(self.config, self.steps_speed, self.disk, self.randomness)
+        if role.kind == "learner":
+            self.done = 0
+
+    def call(self, role: Role, method: str, *args: Any) -> None:
+        number = sum(1 for called in self.called if called[0].kind == role.kind and called[1] == method)
+        self.called.append((role, method))
+        free = max([self.now, *(event.end for event in self.under_way if event.role == role)])
+        seconds = self.seconds(role, method, args)
+        event = Event(free + seconds, role, method, args)
+        if number in self.faults.hangs.get((role.kind, method), ()):
+            event.end = FOREVER
+        elif (
+            number in self.faults.dies.get((role.kind, method), ())
+            or self.randomness.random() < self.faults.chance.get(role.kind, 0.0)
+        ):
+            event.end, event.fails = free + seconds * self.randomness.random(), "killed"
+        self.under_way.append(event)
+
+    def seconds(self, role: Role, method: str, args: tuple[Any, ...]) -> float:
+        match role.kind, method:
+            case "collector", "collect":
+                return self.collectors[role].seconds(*args)
+            case "learner", "update":
+                return self.updates(*args) / self.updates_speed
+            case "evaluator", "evaluate":
+                return 3.0
+        return 0.01
+
+    def updates(self, count: int, seconds: float) -> int:
+        return min(count, max(1, int(seconds * self.updates_speed)))
+
+    def wait(self, timeout: float) -> Call | None:
+        assert self.now < LONGEST_RUN_SECONDS, f"no end in sight: {self.under_way}"
+        event = min(self.under_way, key=lambda event: event.end, default=None)
+        if event is None or event.end > self.now + timeout:
+            self.now += timeout
+            return None
+        self.under_way.remove(event)
+        self.now = event.end
+        if event.fails:
+            self.lose(event)
+            return Call(event.role, event.method, None, RoleDiedError(event.fails))
+        value = self.effect(event)
+        self.on_end()
+        return Call(event.role, event.method, value)
+
+    def lose(self, event: Event) -> None:
+        """The process is gone: so is every call to it."""
+        for other in self.under_way:
+            if other.role == event.role:
+                other.end, other.fails = self.now, event.fails
+
+    def effect(self, event: Event) -> object:
+        collector = self.collectors.get(event.role)
+        match event.role.kind, event.method:
+            case "collector", "collect":
+                assert collector is not None
+                return collector.collect(*event.args)
+            case "collector", "finish":
+                assert collector is not None
+                return collector.finish()
+            case "collector", "set_weights":
+                assert collector is not None
+                collector.version = event.args[0]
+                self.published.append(event.args[0])
+            case "learner", "update":
+                assert self.disk.env_steps >= first_window_env_steps(self.config), "nothing to draw from yet"
+                done = self.updates(*event.args)
+                self.done += done
+                return UpdateReport(done, {"model_loss": 1.0, "kl": 3.0}, 0.0, done / self.updates_speed, 1)
+            case "learner", "weights":
+                return {"updates": np.float32(self.done)}
+            case "learner", "state":
+                return {"parameters.safetensors": str(self.done).encode()}
+            case "learner", "restore":
+                self.done = int(event.args[0]["parameters.safetensors"])
+            case "evaluator", "evaluate":
+                version, _, episodes, rotation, *_ = event.args
+                return EvaluationReport(
+                    version, [float(version)] * episodes, rotation, [np.zeros((2, 64, 64, 3), np.uint8)], 3.0
+                )
+            case "replay", "report":
+                steps = self.disk.env_steps
+                windows = max(0, steps - first_window_env_steps(self.config) + 1)
+                return ReplayReport(steps // 2, steps, steps, 1, 1, windows, 0, 1, 1)
+        return None
+
+    def share(self, value: object) -> object:
+        return value
+
+    def kill(self, role: Role) -> None:
+        for event in self.under_way:
+            if event.role == role:
+                event.end, event.fails = self.now, "hung"
+
+    def shutdown(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Run:
+    """A finished simulation."""
+
+    summary: dict[str, Any]
+    runtime: SimulatedRuntime
+    coordinator: Coordinator
+    folder: RunFolder
+    text: str
+
+
+@contextmanager
+def simulated_time(runtime: SimulatedRuntime) -> Iterator[None]:
+    """The coordinator, the supervisor and the recorder read the runtime's clock; nothing is flushed or filmed."""
+    clock = SimpleNamespace(monotonic=lambda: 1000.0 + runtime.now, time=time.time)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("coordinator", "supervision", "recorder"):
+            patch.setattr(f"cluster.{module}.time", clock)
+        patch.setattr("cluster.coordinator.write_video", lambda *_, **__: None)
+        patch.setattr("os.fsync", lambda _: None)
+        yield
+
+
+def simulate(
+    config: Config,
+    path: Path,
+    *,
+    env_steps_per_second: float = 400.0,
+    updates_per_second: float = 30.0,
+    faults: Faults | None = None,
+    disk: Disk | None = None,
+    watch: Callable[[Coordinator, SimulatedRuntime], None] | None = None,
+) -> Run:
+    """Begins or resumes the run in `path` and lets it end; `watch` is called whenever a call has had its effect."""
+    runtime = SimulatedRuntime(
+        config, disk or Disk(), env_steps_per_second, updates_per_second, faults or Faults()
+    )
+    folder = RunFolder(path)
+    console = Console(file=io.StringIO(), width=200)
+    with simulated_time(runtime):
+        folder.lock()
+        folder.create(config)
+        coordinator = Coordinator(config, folder, runtime, 1, Progress(config, config.env_steps, console))
+        if watch is not None:
+            runtime.on_end = lambda: watch(coordinator, runtime)
+        try:
+            summary = coordinator.run()
+        finally:
+            folder.unlock()
+    assert isinstance(console.file, io.StringIO)
+    return Run(summary, runtime, coordinator, folder, console.file.getvalue())
