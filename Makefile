@@ -43,5 +43,9 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# On a machine with a GPU; uses its own python3, which brings a PyTorch with CUDA.
+gpu:
+	PYTHON=$(PYTHON) tests/gpu/run.sh
+
 clean:
 	rm -rf $(VENV) *.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,6 +19,8 @@ from common.sequence import ROW_FIELDS, Chunk, ChunkKey, Rows
 ROWS_HELD = 20_000
 ROWS_INSERTED = 5_000
 BATCHES = 40
+EPISODE_ROWS = 1000
+STREAMS = 4
 
 
 class ReadyBatch:
@@ -39,20 +42,19 @@ def ready_batches(actor: Any) -> Iterator[Rows]:
         underway.append(actor.call.remote("draw"))
 
 
-def chunks(setting: Setting, actor: int, rows: int) -> Iterator[Chunk]:
-    """Chunks of 1,000-row episodes with frames of noise, the hardest to compress, without end."""
-    random = np.random.default_rng(actor)
+def chunks(setting: Setting, rows: int) -> Iterator[Chunk]:
+    """Chunks of `STREAMS` environments in turn, episodes of 1,000 rows, frames of noise: the hardest to compress."""
+    random = np.random.default_rng(0)
     frames = random.integers(0, 256, (rows, 64, 64, 3), np.uint8)
-    episode = 0
-    while True:
-        for index in range(1000 // rows):
+    ones = np.ones(rows, np.float32)
+    action = np.zeros((rows, setting.action_size), np.float32)
+    for episode in itertools.count():
+        for index in range(EPISODE_ROWS // rows):
             first = np.zeros(rows, np.bool_)
             first[0] = index == 0
-            ones = np.ones(rows, np.float32)
-            action = np.zeros((rows, setting.action_size), np.float32)
-            last = index == 1000 // rows - 1
-            yield Chunk(ChunkKey(actor, 0, 0, episode, index), Rows(frames, action, ones, ones, first), last)
-        episode += 1
+            for stream in range(STREAMS):
+                key = ChunkKey(0, 0, stream, episode, index)
+                yield Chunk(key, Rows(frames, action, ones, ones, first), index == EPISODE_ROWS // rows - 1)
 
 
 def measure(setting: Setting, rounds: int) -> dict[str, Any]:
@@ -61,11 +63,9 @@ def measure(setting: Setting, rounds: int) -> dict[str, Any]:
     connect("", 3)
     shard = ACTOR_CLASSES["replay"].remote(partial(ReplayShard, setting, 0))
     sink = RaySink(shard)
-    source = chunks(setting, 0, config.replay.chunk_rows)
+    source = chunks(setting, config.replay.chunk_rows)
     for _ in range(ROWS_HELD // config.replay.chunk_rows):
         sink.insert(next(source))
-        if len(sink.acknowledgements) >= 8:
-            sink.flush()
     sink.flush()
     batches = RayBatches([shard], config.training.batch_size, seed=0)
     sample = next(batches)
@@ -113,12 +113,10 @@ def _copy(rows: Rows, memory: Rows) -> None:
 
 
 def _insert(sink: RaySink, source: Iterator[Chunk], chunk_rows: int) -> float:
-    """Acknowledged rows a second, a few chunks under way at a time, as from several actors."""
+    """Acknowledged rows a second, a chunk of each of several environments under way at a time."""
     began = time.perf_counter()
     count = ROWS_INSERTED // chunk_rows
     for _ in range(count):
         sink.insert(next(source))
-        if len(sink.acknowledgements) >= 4:
-            sink.flush()
     sink.flush()
     return count * chunk_rows / (time.perf_counter() - began)

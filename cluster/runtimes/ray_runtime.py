@@ -25,7 +25,7 @@ from cluster.runtimes.roles import (
 from cluster.runtimes.runtime import Call, Role, RoleDiedError
 from common.errors import UserError
 from common.seeding import derive_seed
-from common.sequence import Chunk, Rows
+from common.sequence import Chunk, Rows, StreamKey
 from replay_service.codec import encode
 from replay_service.replay import split_batch
 
@@ -63,20 +63,29 @@ ACTOR_CLASSES: dict[str, Any] = {
 
 
 class RaySink:
-    """Streams chunks to one replay shard; acknowledgements are collected by `flush`."""
+    """Streams chunks to one replay shard without waiting; acknowledgements are collected by `flush`.
+
+    Of each stream one chunk is under way at a time: a shard that restarts gets its calls again, in an order that Ray
+    does not promise, and a stream's chunks must arrive in theirs.
+    """
 
     def __init__(self, shard: ActorHandle) -> None:
         self.shard = shard
-        self.acknowledgements: list[ray.ObjectRef] = []
+        self.underway: dict[StreamKey, ray.ObjectRef] = {}
+        self.stored = 0
 
     def insert(self, chunk: Chunk) -> None:
-        """Sends the chunk without waiting. Ray sends it again if the shard restarts: its key makes that safe."""
-        self.acknowledgements.append(self.shard.call.remote("insert", encode(chunk)))
+        """Sends the chunk. Ray sends it again if the shard restarts: its key makes that safe."""
+        stream = chunk.key.stream
+        if stream in self.underway:
+            self.stored += ray.get(self.underway[stream])
+        self.underway[stream] = self.shard.call.remote("insert", encode(chunk))
 
     def flush(self) -> int:
         """Waits for every acknowledgement; returns the environment steps newly stored since the last flush."""
-        stored = sum(ray.get(self.acknowledgements))
-        self.acknowledgements.clear()
+        stored = self.stored + sum(ray.get(list(self.underway.values())))
+        self.underway.clear()
+        self.stored = 0
         return stored
 
 

@@ -164,3 +164,20 @@ def test_the_value_target_follows_after_so_many_updates_of_the_learner() -> None
             all(torch.equal(tensor, now[name.replace("value", "value_target", 1)]) for name, tensor in value.items())
         )
     assert follows == [False, True, False, True]
+
+
+@pytest.mark.parametrize(("seconds", "done"), [(0.0, 1), (3600.0, 3)])
+def test_an_update_call_ends_with_its_time_but_never_before_one_update(seconds: float, done: int) -> None:
+    learner = make_learner()
+    report = learner.update(3, seconds=seconds)
+    assert report.updates == learner.updates == done
+    alone = make_learner()
+    expected = alone.update(done).metrics
+    assert report.metrics == expected
+
+
+def test_divergence_is_an_error_that_names_what_is_not_finite() -> None:
+    rows = random_rows(0)
+    learner = Learner(tiny_config(), ACTIONS, iter([replace(rows, reward=np.full_like(rows.reward, np.inf))]))
+    with pytest.raises(FloatingPointError, match="reward_loss"):
+        learner.update(1)

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# What must be seen on a machine with a GPU, in one go: `make gpu`. Results go to $OUT (default: runs/gpu).
+# TRAIN_SECONDS bounds the training at the end; the same command goes on with it.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+PYTHON=${PYTHON:-python3}
+OUT=${OUT:-runs/gpu}
+TRAIN_SECONDS=${TRAIN_SECONDS:-300}
+export PYTHONUNBUFFERED=1
+dreamfleet() { "$PYTHON" -m cluster.main "$@"; }
+mkdir -p "$OUT"
+
+echo "== doctor"; dreamfleet doctor --json | tee "$OUT/doctor.json"
+
+echo "== eight EGL processes rendering at once"
+timeout 120 "$PYTHON" -m tests.gpu.render_together --processes 8 | tee "$OUT/egl.json" || echo "EGL failed or hung"
+
+echo "== gpu tests"; "$PYTHON" -m pytest -q -m gpu tests/gpu | tee "$OUT/tests.log" | tail -n 3
+
+echo "== learner"; dreamfleet benchmark learner --preset paper --json --updates 20 --rounds 3 | tee "$OUT/learner.json"
+
+echo "== system"
+dreamfleet benchmark system --preset paper --recorded-frames --actors 8 --seconds 60 --json | tee "$OUT/system.json"
+
+echo "== training walker_walk"
+timeout --signal=INT --kill-after=60 "$TRAIN_SECONDS" \
+  "$PYTHON" -m cluster.main train --task walker_walk --preset paper --actors 10 --run-dir runs/walker_walk
+dreamfleet plot runs/walker_walk --out "$OUT/walker_walk.png" || true
