@@ -156,7 +156,11 @@ class Learner:
         self.modules.load_state_dict(safetensors.torch.load(files[PARAMETERS]))
         optimisers = safetensors.torch.load(files[OPTIMISERS])
         self.updates = int(optimisers.pop("updates"))
-        self.generator.set_state(optimisers.pop("generator"))
+        generator = optimisers.pop("generator")
+        if len(generator) == len(self.generator.get_state()):
+            self.generator.set_state(generator)
+        else:  # the checkpoint comes from another kind of device, whose state means nothing here
+            self.generator.manual_seed(derive_seed(self.config.seed, "learner", "noise", self.updates))
         for group, optimiser in self.optimisers.items():
             prefix = f"{group}."
             optimiser.restore({k.removeprefix(prefix): v for k, v in optimisers.items() if k.startswith(prefix)})

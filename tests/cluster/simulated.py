@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -175,6 +176,7 @@ class SimulatedRuntime:
         self.under_way: list[Event] = []
         self.collectors: dict[Role, Collector] = {}
         self.called: list[tuple[Role, str]] = []
+        self.counts: Counter[tuple[str, str]] = Counter()
         self.started: list[tuple[Role, int]] = []
         self.published: list[int] = []
         self.done = 0
@@ -189,7 +191,8 @@ class SimulatedRuntime:
             self.done = 0
 
     def call(self, role: Role, method: str, *args: Any) -> None:
-        number = sum(1 for called in self.called if called[0].kind == role.kind and called[1] == method)
+        number = self.counts[role.kind, method]
+        self.counts[role.kind, method] += 1
         self.called.append((role, method))
         free = max([self.now, *(event.end for event in self.under_way if event.role == role)])
         seconds = self.seconds(role, method, args)
