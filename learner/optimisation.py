@@ -21,7 +21,7 @@ class Optimiser:
     def step(self, gradients: list[Tensor]) -> Tensor:
         """Clips and applies gradients; returns their global norm before clipping, a scalar on the device."""
         for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = _laid_out_like(parameter, gradient)
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.clip, foreach=True)
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
@@ -38,6 +38,14 @@ class Optimiser:
     def restore(self, state: dict[str, Tensor]) -> None:
         """Takes over what `state` returned."""
         for name, parameter in self.parameters.items():
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                if f"{name}.{key}" in state:
-                    self.adam.state[parameter][key] = state[f"{name}.{key}"].clone().to(parameter.device)
+            if f"{name}.step" in state:
+                moments = {key: state[f"{name}.{key}"].to(parameter.device) for key in ("exp_avg", "exp_avg_sq")}
+                self.adam.state[parameter] = {
+                    "step": state[f"{name}.step"].clone().to(parameter.device),
+                    **{key: torch.empty_like(parameter).copy_(moment) for key, moment in moments.items()},
+                }
+
+
+def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """The fused step walks raw memory, so gradients and moments must lie in it as their parameter does."""
+    return tensor if tensor.stride() == parameter.stride() else torch.empty_like(parameter).copy_(tensor)

@@ -1,0 +1,177 @@
+"""Deaths, back-off and hangs, on a clock that the test turns."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from cluster.runtimes.runtime import Call, Role, RoleDiedError
+from cluster.supervision import Supervisor
+from common.config import Config, EnvironmentConfig
+from common.errors import UserError
+
+COLLECTOR = Role("collector", 1)
+LEARNER = Role("learner")
+KILLED = RoleDiedError("killed")
+
+
+class Recording:
+    """A runtime that writes down who is started and killed."""
+
+    def __init__(self, slice_seconds: float | None = 1.0) -> None:
+        self.slice_seconds = slice_seconds
+        self.started: list[tuple[Role, int]] = []
+        self.killed: list[Role] = []
+
+    def start(self, role: Role, incarnation: int) -> None:
+        self.started.append((role, incarnation))
+
+    def kill(self, role: Role) -> None:
+        self.killed.append(role)
+
+    def call(self, role: Role, method: str, *args: object) -> None:
+        raise AssertionError("a supervisor calls nobody")
+
+    def wait(self, timeout: float) -> Call | None:
+        raise AssertionError("a supervisor waits for nobody")
+
+    def share(self, value: object) -> object:
+        raise AssertionError("a supervisor shares nothing")
+
+    def shutdown(self) -> None:
+        raise AssertionError("a supervisor ends nothing")
+
+
+class Bench:
+    """A supervisor, its runtime, its clock and what it said."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, slice_seconds: float | None = 1.0) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("cluster.supervision.time", SimpleNamespace(monotonic=lambda: self.now))
+        self.runtime = Recording(slice_seconds)
+        self.said: list[str] = []
+        incarnations = iter(range(1, 1000))
+        config = Config(environment=EnvironmentConfig(hang_seconds=60.0))
+        self.supervisor = Supervisor(self.runtime, config, lambda: next(incarnations), self.said.append)
+
+    def down_seconds(self, role: Role) -> float:
+        """How long the role stays down from now on, to a tenth of a second."""
+        began = self.now
+        while not self.supervisor.alive(role):
+            self.now += 0.1
+        return self.now - began
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(monkeypatch)
+
+
+def test_a_dead_role_is_down_until_its_pause_is_over_and_has_a_new_incarnation(bench: Bench) -> None:
+    bench.supervisor.start(COLLECTOR)
+    assert bench.supervisor.alive(COLLECTOR)
+    bench.supervisor.died(COLLECTOR, KILLED)
+    assert bench.supervisor.is_down(COLLECTOR)
+    assert not bench.supervisor.alive(COLLECTOR)
+    assert bench.down_seconds(COLLECTOR) == pytest.approx(1.0, abs=0.11)
+    assert not bench.supervisor.is_down(COLLECTOR)
+    assert bench.runtime.started == [(COLLECTOR, 1), (COLLECTOR, 2)]
+    assert bench.supervisor.restarts == {"collector": 1}
+    assert bench.said == ["collector 1 died and starts again in 1 s: killed"]
+
+
+def test_pauses_double_while_it_keeps_dying(bench: Bench) -> None:
+    bench.supervisor.start(COLLECTOR)
+    pauses = []
+    for _ in range(7):
+        bench.supervisor.died(COLLECTOR, KILLED)
+        pauses.append(round(bench.down_seconds(COLLECTOR)))
+    assert pauses == [1, 2, 4, 8, 16, 32, 60]
+    with pytest.raises(UserError, match="collector 1 died 8 times in a row without progress: killed"):
+        bench.supervisor.died(COLLECTOR, KILLED)
+
+
+def test_progress_forgives_the_deaths_of_that_role_alone(bench: Bench) -> None:
+    other = Role("collector", 2)
+    for role in (COLLECTOR, other):
+        bench.supervisor.start(role)
+        for _ in range(3):
+            bench.supervisor.died(role, KILLED)
+            bench.down_seconds(role)
+    bench.supervisor.progressed(COLLECTOR)
+    for role, pause in ((COLLECTOR, 1), (other, 8)):
+        bench.supervisor.died(role, KILLED)
+        assert round(bench.down_seconds(role)) == pause
+
+
+def test_a_collector_that_does_not_come_back_is_killed_once_a_patience(bench: Bench) -> None:
+    bench.supervisor.start(COLLECTOR)
+    bench.supervisor.called(COLLECTOR, "collect")
+    bench.supervisor.ended(COLLECTOR)
+    bench.supervisor.called(COLLECTOR, "collect")
+    bench.now = 60.9
+    bench.supervisor.watch()
+    assert bench.runtime.killed == []
+    bench.now = 61.1
+    bench.supervisor.watch()
+    bench.supervisor.watch()
+    assert bench.runtime.killed == [COLLECTOR]
+    bench.now = 123.0
+    bench.supervisor.watch()
+    assert bench.runtime.killed == [COLLECTOR, COLLECTOR]
+
+
+def test_the_first_call_of_a_new_process_may_take_longer(bench: Bench) -> None:
+    bench.supervisor.start(COLLECTOR)
+    bench.supervisor.called(COLLECTOR, "collect")
+    bench.now = 179.0
+    bench.supervisor.watch()
+    assert bench.runtime.killed == []
+    bench.now = 181.0
+    bench.supervisor.watch()
+    assert bench.runtime.killed == [COLLECTOR]
+
+
+def test_a_collector_that_is_not_called_does_not_hang(bench: Bench) -> None:
+    bench.supervisor.start(COLLECTOR)
+    bench.supervisor.called(COLLECTOR, "collect")
+    bench.supervisor.ended(COLLECTOR)
+    bench.now = 500.0
+    bench.supervisor.watch()
+    assert bench.runtime.killed == []
+
+
+def test_a_learner_is_not_killed_for_being_slow(bench: Bench) -> None:
+    bench.supervisor.start(LEARNER)
+    bench.supervisor.called(LEARNER, "update")
+    bench.now = 599.0
+    bench.supervisor.watch()
+    assert bench.runtime.killed == []
+
+
+def test_calls_in_this_process_are_never_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch, slice_seconds=None)
+    bench.supervisor.start(COLLECTOR)
+    bench.supervisor.called(COLLECTOR, "collect")
+    bench.now = 599.0
+    bench.supervisor.watch()
+    assert bench.runtime.killed == []
+
+
+def test_ten_minutes_without_progress_end_the_run_and_name_who_is_waited_for(bench: Bench) -> None:
+    bench.supervisor.start(LEARNER)
+    bench.now = 300.0
+    bench.supervisor.progressed(COLLECTOR)
+    bench.supervisor.called(LEARNER, "update")
+    bench.now = 899.0
+    bench.supervisor.watch()
+    bench.now = 901.0
+    with pytest.raises(UserError, match=r"^no progress for 10 minutes; waiting for learner \(update\)$"):
+        bench.supervisor.watch()
+
+
+def test_without_any_call_nobody_is_named(bench: Bench) -> None:
+    bench.now = 601.0
+    with pytest.raises(UserError, match="waiting for nobody"):
+        bench.supervisor.watch()
