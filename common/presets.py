@@ -47,12 +47,12 @@ def small() -> Config:
         task="cheetah_run",
         preset="small",
         horizon=10,
-        env_steps=100_000,
+        env_steps=200_000,
         actors=1,
         envs_per_actor=4,
-        train_ratio=0.05,
+        train_ratio=0.02,
         eval_every=20_000,
-        eval_episodes=2,
+        eval_episodes=5,
         environment=EnvironmentConfig(action_repeat=4, rendering="fast"),
         replay=ReplayConfig(capacity=500_000, chunk_rows=25, prefill=5000, pretrain=100),
         training=TrainingConfig(
@@ -65,9 +65,11 @@ def small() -> Config:
             actor_layers=2,
             value_layers=2,
             units=128,
+            gamma=0.985,
+            mean_scale=2.0,
             init_std=1.0,
             actor_learning_rate=3e-4,
-            value_learning_rate=3e-4,
+            value_learning_rate=6e-4,
         ),
     )
 
