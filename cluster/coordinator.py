@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import signal
 import time
-from collections import deque
 from types import FrameType
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.video import side_by_side, write_video
-from cluster.progress import Progress, Snapshot, Waiting
+from cluster.evaluations import Evaluations
+from cluster.progress import Progress, Waiting
 from cluster.recorder import Recorder
 from cluster.runtimes.runtime import Call, Role, Runtime
 from cluster.supervision import Supervisor
+from cluster.weights import Weights
 from common.config import Config
 from common.reports import CollectReport, EvaluationReport, ReplayReport, UpdateReport
 from common.run_folder import RunFolder
-from common.seeding import derive_seed
 from replay_service.limiter import RateLimiter
 
 LEARNER = Role("learner")
@@ -32,26 +31,6 @@ EVALUATOR = Role("evaluator")
 REPLAY_REPORT_SECONDS = 2.0
 INLINE_UPDATES = 10
 KEPT_CHECKPOINTS = 3
-VIDEO_EPISODES = 4
-
-
-class Weights(NamedTuple):
-    """Published weights: their version, the updates behind them, and a handle that roles can read."""
-
-    version: int
-    updates: int
-    handle: object
-    published_at: float
-
-
-class Evaluation(NamedTuple):
-    """An evaluation that is wanted: with which weights (None: random actions), how many episodes, at which angle."""
-
-    weights: Weights | None
-    env_steps: int
-    updates: int
-    episodes: int
-    rotation: float
 
 
 class Coordinator:
@@ -75,14 +54,10 @@ class Coordinator:
         self.granted: dict[Role, int] = {}
         self.held: dict[Role, int] = {}
         self.busy: set[Role] = set()
-        self.evaluations: deque[Evaluation] = deque()
-        self.next_evaluation = config.eval_every
-        self.last_evaluation: float | None = None
-        self.random_return: float | None = None
-        self.first_return: float | None = None
         self.replay_reported = 0.0
         self.stop_requested = False
         self.recorder: Recorder
+        self.evaluations: Evaluations
 
     def run(self) -> dict[str, Any]:
         """Trains to the end, or until asked to stop; returns the summary."""
@@ -109,6 +84,7 @@ class Coordinator:
         self.recorder = Recorder(
             self.folder, state.get("wall_seconds", 0.0), state.get("best_return"), state.get("env_steps")
         )
+        self.evaluations = Evaluations(self.config, self.folder, self.recorder, self.progress.message)
         for role in [*self.shards, LEARNER, EVALUATOR]:
             self.supervisor.start(role)
         stored = 0
@@ -119,8 +95,7 @@ class Coordinator:
         if checkpoint is not None:
             self._ask(LEARNER, "restore", checkpoint.files())
             self.weights_version = state["weights_version"]
-            self.next_evaluation = state["next_evaluation"]
-            self.random_return, self.first_return = state["random_return"], state["first_return"]
+            self.evaluations.restore(state["evaluations"])
             self.limiter.restore(state["limiter"], stored)
             dropped = self.limiter.replay_debt_dropped_updates
             self.progress.message(
@@ -133,14 +108,16 @@ class Coordinator:
         self._publish()
         if checkpoint is None:
             for weights in (None, self.weights):
-                self._want_evaluations(weights, self.config.final_eval_episodes)
+                self.evaluations.want(weights, self.limiter.env_steps, self.config.final_eval_episodes)
         for role in self.collectors:
             self.supervisor.start(role)
 
     def _finished(self) -> bool:
         if self.stop_requested:
             return True
-        return self._collected_all() and not self.limiter.updates_owed() and not self.busy and not self.evaluations
+        return (
+            self._collected_all() and not self.limiter.updates_owed() and not self.busy and not self.evaluations.wanted
+        )
 
     def _collected_all(self) -> bool:
         """Whether no collector could take another step within the run's environment steps."""
@@ -157,8 +134,8 @@ class Coordinator:
         finished = not self.stop_requested
         self._publish()
         if finished:
-            self._want_evaluations(self.weights, self.config.final_eval_episodes)
-            while self.evaluations or self.busy:
+            self.evaluations.want(self.weights, self.limiter.env_steps, self.config.final_eval_episodes)
+            while self.evaluations.wanted or self.busy:
                 self._grant_evaluation()
                 self._step()
         if self.recorder.totals.updates or self.recorder.totals.env_steps:
@@ -178,9 +155,9 @@ class Coordinator:
             "env_steps": limiter.env_steps,
             "updates": limiter.updates,
             "wall_seconds": self.recorder.wall_seconds,
-            "random_return": self.random_return,
-            "first_return": self.first_return,
-            "last_return": self.last_evaluation,
+            "random_return": self.evaluations.random_return,
+            "first_return": self.evaluations.first_return,
+            "last_return": self.evaluations.last_return,
             "best_episode_return": self.recorder.best_return,
             "weights_version": self.weights_version,
             "role_restarts": self.supervisor.restarts,
@@ -237,6 +214,7 @@ class Coordinator:
             every - done % every
             for every in (training.log_every, training.publish_every, training.checkpoint_every, training.image_every)
         )
+        due = min([due, *(mark - done for mark in (self.config.replay.pretrain, *self.config.keep_at) if mark > done)])
         allowed = self.limiter.updates_owed() if self._collected_all() else self.limiter.updates_allowed()
         count = min(allowed, due)
         if self.runtime.slice_seconds is None:
@@ -245,12 +223,8 @@ class Coordinator:
             self._call(LEARNER, "update", count, self.runtime.slice_seconds)
 
     def _grant_evaluation(self) -> None:
-        if self.evaluations and EVALUATOR not in self.busy and self.supervisor.alive(EVALUATOR):
-            wanted = self.evaluations[0]
-            version, handle = (wanted.weights.version, wanted.weights.handle) if wanted.weights else (0, None)
-            seed = derive_seed(self.config.seed, "evaluation", wanted.env_steps)
-            record = min(wanted.episodes, VIDEO_EPISODES)
-            self._call(EVALUATOR, "evaluate", version, handle, wanted.episodes, wanted.rotation, False, seed, record)
+        if self.evaluations.wanted and EVALUATOR not in self.busy and self.supervisor.alive(EVALUATOR):
+            self._call(EVALUATOR, "evaluate", *self.evaluations.next_call())
 
     def _windows(self) -> int:
         return sum(report.windows for report in self.recorder.replay.values())
@@ -270,7 +244,16 @@ class Coordinator:
         if call is not None:
             self._ended(call)
         self.supervisor.watch()
-        self.progress.update(self._snapshot())
+        self.progress.update(
+            self.recorder.snapshot(
+                self.config,
+                self.limiter,
+                waiting=self._waiting(),
+                weights_version=self.weights_version,
+                restarts=sum(self.supervisor.restarts.values()),
+                last_evaluation=self.evaluations.last_return,
+            )
+        )
 
     def _ask(self, role: Role, method: str, *args: object) -> object:
         """A call whose result is needed at once; others that end meanwhile are taken in as usual.
@@ -317,7 +300,8 @@ class Coordinator:
             case "report":
                 self.recorder.replayed(role.number, cast(ReplayReport, call.value))
             case "evaluate":
-                self._evaluated(self.evaluations.popleft(), cast(EvaluationReport, call.value))
+                self.evaluations.done(cast(EvaluationReport, call.value))
+                self.supervisor.progressed(EVALUATOR)
 
     def _died(self, call: Call) -> None:
         """A role's process is gone: what it had been granted is free again, and the supervisor starts it anew."""
@@ -348,12 +332,7 @@ class Coordinator:
         self.recorder.collected(role.number, report)
         if report.inserted:
             self.supervisor.progressed(role)
-        trained = self.weights is not None and self.weights.updates > 0
-        if self.config.eval_every and self.limiter.env_steps >= self.next_evaluation and trained:
-            while self.next_evaluation <= self.limiter.env_steps:
-                self.next_evaluation += self.config.eval_every
-            if self.limiter.env_steps < self.config.env_steps - self.config.eval_every // 2:
-                self._want_evaluations(self.weights, self.config.eval_episodes)
+        self.evaluations.want_if_due(self.weights, self.limiter.env_steps)
 
     def _updated(self, report: UpdateReport) -> None:
         self.limiter.updated(report.updates)
@@ -369,54 +348,10 @@ class Coordinator:
             strip = cast("NDArray[np.uint8] | None", self._ask(LEARNER, "reconstruction_strip"))
             if strip is not None:
                 self.recorder.board.image("reconstruction", strip, self.limiter.env_steps)
-        if updates % training.checkpoint_every == 0:
+        if updates % training.checkpoint_every == 0 or updates in self.config.keep_at:
             self._checkpoint()
 
-    def _evaluated(self, wanted: Evaluation, report: EvaluationReport) -> None:
-        self.supervisor.progressed(EVALUATOR)
-        mean = float(np.mean(report.returns))
-        self.folder.append_evaluation(
-            {
-                "env_steps": wanted.env_steps,
-                "updates": wanted.updates,
-                "weights_version": report.weights_version,
-                "returns": report.returns,
-                "mean": mean,
-                "rotation_degrees": report.rotation_degrees,
-                "wall_seconds": self.recorder.wall_seconds,
-            }
-        )
-        angle = f" at ±{report.rotation_degrees:g}°" if report.rotation_degrees else ""
-        who = "random actions" if wanted.weights is None else f"weights {report.weights_version}"
-        self.progress.message(
-            f"evaluation{angle}: mean return {mean:.1f} over {len(report.returns)} episodes ({who}, "
-            f"{wanted.env_steps:,} environment steps)"
-        )
-        name = "random" if wanted.weights is None else f"{wanted.env_steps:09d}"
-        name += f"_rotation{report.rotation_degrees:g}" if report.rotation_degrees else ""
-        film = side_by_side(report.frames)
-        write_video(self.folder.videos / f"{name}.mp4", film, fps=self._fps())
-        if wanted.weights is not None:
-            suffix = f"_rotation{report.rotation_degrees:g}" if report.rotation_degrees else ""
-            self.recorder.board.scalars({f"evaluation{suffix}": mean}, wanted.env_steps)
-            self.recorder.board.video(f"evaluation{suffix}", film, wanted.env_steps, fps=self._fps())
-        if report.rotation_degrees == self.config.eval_rotation[0]:
-            if wanted.weights is None:
-                self.random_return = mean
-            else:
-                self.last_evaluation = mean
-                if wanted.updates == 0:
-                    self.first_return = mean
-
-    def _fps(self) -> float:
-        return 50 / self.config.environment.action_repeat
-
     # What is due now and then
-
-    def _want_evaluations(self, weights: Weights | None, episodes: int) -> None:
-        updates = weights.updates if weights else 0
-        for rotation in self.config.eval_rotation:
-            self.evaluations.append(Evaluation(weights, self.limiter.env_steps, updates, episodes, rotation))
 
     def _publish(self) -> None:
         """Fetches the learner's weights and offers them under the next version; versions never go back."""
@@ -435,11 +370,9 @@ class Coordinator:
             "weights_version": self.weights_version,
             "action_size": self.action_size,
             "limiter": self.limiter.state(),
-            "next_evaluation": self.next_evaluation,
+            "evaluations": self.evaluations.state(),
             "wall_seconds": self.recorder.wall_seconds,
             "best_return": self.recorder.best_return,
-            "random_return": self.random_return,
-            "first_return": self.first_return,
         }
         self.folder.write_checkpoint(self.limiter.updates, files, state)
         self.folder.prune_checkpoints(KEPT_CHECKPOINTS, self.config.keep_at)
@@ -463,37 +396,14 @@ class Coordinator:
         if not any(role in self.busy for role in self.collectors):
             self.limiter.wait("insert", seconds)
 
-    def _snapshot(self) -> Snapshot:
-        limiter = self.limiter
-        steps_rate, updates_rate = self.recorder.rates(limiter.env_steps, limiter.updates)
-        if limiter.env_steps < self.config.replay.prefill:
-            waiting: Waiting = "prefill"
-        elif LEARNER not in self.busy:
-            waiting = "learner waits for actors"
-        elif not any(role in self.busy for role in self.collectors):
-            waiting = "actors wait for the learner"
-        else:
-            waiting = "nobody waits"
-        left = (self.config.env_steps - limiter.env_steps) / steps_rate if steps_rate > 0 else None
-        held = sum(report.env_steps for report in self.recorder.replay.values())
-        return Snapshot(
-            env_steps=limiter.env_steps,
-            updates=limiter.updates,
-            env_steps_per_second=steps_rate,
-            updates_per_second=updates_rate,
-            last_return=self.recorder.last_return,
-            best_return=self.recorder.best_return,
-            last_evaluation=self.last_evaluation,
-            replay_env_steps=held,
-            replay_capacity=self.config.replay.capacity,
-            waiting=waiting,
-            weights_version=self.weights_version,
-            elapsed_seconds=self.recorder.wall_seconds,
-            seconds_left=left,
-            restarts=sum(self.supervisor.restarts.values()),
-            model_loss=self.recorder.newest.get("model_loss"),
-            kl=self.recorder.newest.get("kl"),
-        )
+    def _waiting(self) -> Waiting:
+        if self.limiter.env_steps < self.config.replay.prefill:
+            return "prefill"
+        if LEARNER not in self.busy:
+            return "learner waits for actors"
+        if not any(role in self.busy for role in self.collectors):
+            return "actors wait for the learner"
+        return "nobody waits"
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """First: stop after the calls under way, with a checkpoint. Second: at once."""

@@ -90,6 +90,10 @@ def _validate(arguments: EvaluateArguments) -> None:
     for angle in arguments.rotation:
         if not 0 <= angle <= 180:
             raise UserError(f"--rotation must be between 0 and 180 degrees, not {angle}")
+    if arguments.seed < 0:
+        raise UserError(f"--seed must be zero or more, not {arguments.seed}")
+    if arguments.video and not Path(arguments.video).parent.is_dir():
+        raise UserError(f"--video {arguments.video}: there is no folder {Path(arguments.video).parent}")
     if arguments.video and Path(arguments.video).suffix not in (".mp4", ".gif"):
         raise UserError(f"--video must end in .mp4 or .gif, not {Path(arguments.video).name!r}")
 

@@ -6,9 +6,12 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
+from cluster.progress import Snapshot, Waiting
 from cluster.tensorboard import TensorBoardLog
+from common.config import Config
 from common.reports import CollectReport, ReplayReport, UpdateReport
 from common.run_folder import RunFolder
+from replay_service.limiter import RateLimiter
 
 
 @dataclass
@@ -117,7 +120,37 @@ class Recorder:
         self.board.scalars({**record, **memory}, env_steps)
         self.totals, self.line_began = Totals(), time.monotonic()
 
-    def rates(self, env_steps: int, updates: int) -> tuple[float, float]:
+    def snapshot(
+        self,
+        config: Config,
+        limiter: RateLimiter,
+        waiting: Waiting,
+        weights_version: int,
+        restarts: int,
+        last_evaluation: float | None,
+    ) -> Snapshot:
+        """What the progress display shows now."""
+        steps_rate, updates_rate = self._rates(limiter.env_steps, limiter.updates)
+        return Snapshot(
+            env_steps=limiter.env_steps,
+            updates=limiter.updates,
+            env_steps_per_second=steps_rate,
+            updates_per_second=updates_rate,
+            last_return=self.last_return,
+            best_return=self.best_return,
+            last_evaluation=last_evaluation,
+            replay_env_steps=sum(report.env_steps for report in self.replay.values()),
+            replay_capacity=config.replay.capacity,
+            waiting=waiting,
+            weights_version=weights_version,
+            elapsed_seconds=self.wall_seconds,
+            seconds_left=(config.env_steps - limiter.env_steps) / steps_rate if steps_rate > 0 else None,
+            restarts=restarts,
+            model_loss=self.newest.get("model_loss"),
+            kl=self.newest.get("kl"),
+        )
+
+    def _rates(self, env_steps: int, updates: int) -> tuple[float, float]:
         """Environment steps and updates a second over about the last half minute."""
         now = time.monotonic()
         if not self.recent or now - self.recent[-1][0] >= 1.0:

@@ -44,9 +44,7 @@ def config(**changes: Any) -> Config:
         final_eval_episodes=2,
         environment=EnvironmentConfig(action_repeat=2, time_limit=2 * EPISODE_ROWS, hang_seconds=60.0),
         replay=ReplayConfig(capacity=100_000, chunk_rows=5, prefill=500, pretrain=20),
-        training=TrainingConfig(
-            batch_length=5, publish_every=20, checkpoint_every=100, log_every=50, image_every=200
-        ),
+        training=TrainingConfig(batch_length=5, publish_every=20, checkpoint_every=100, log_every=50, image_every=200),
     )
     return replace(base, **changes)
 
@@ -119,7 +117,9 @@ class Collector:
 
     def report(self, stepped: int, inserted: int) -> CollectReport:
         held = sum(env.held for env in self.environments) * self.repeat
-        return CollectReport(stepped, inserted, held, [EpisodeReport(1.0, stepped, self.version)], 0, self.version, 0, 1)
+        return CollectReport(
+            stepped, inserted, held, [EpisodeReport(1.0, stepped, self.version)], 0, self.version, 0, 1
+        )
 
 
 @dataclass
@@ -199,10 +199,9 @@ class SimulatedRuntime:
         event = Event(free + seconds, role, method, args)
         if number in self.faults.hangs.get((role.kind, method), ()):
             event.end = FOREVER
-        elif (
-            number in self.faults.dies.get((role.kind, method), ())
-            or self.randomness.random() < self.faults.chance.get(role.kind, 0.0)
-        ):
+        elif number in self.faults.dies.get(
+            (role.kind, method), ()
+        ) or self.randomness.random() < self.faults.chance.get(role.kind, 0.0):
             event.end, event.fails = free + seconds * self.randomness.random(), "killed"
         self.under_way.append(event)
 
@@ -305,7 +304,7 @@ def simulated_time(runtime: SimulatedRuntime) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in ("coordinator", "supervision", "recorder"):
             patch.setattr(f"cluster.{module}.time", clock)
-        patch.setattr("cluster.coordinator.write_video", lambda *_, **__: None)
+        patch.setattr("cluster.evaluations.write_video", lambda *_, **__: None)
         patch.setattr("os.fsync", lambda _: None)
         yield
 
@@ -321,9 +320,7 @@ def simulate(
     watch: Callable[[Coordinator, SimulatedRuntime], None] | None = None,
 ) -> Run:
     """Begins or resumes the run in `path` and lets it end; `watch` is called whenever a call has had its effect."""
-    runtime = SimulatedRuntime(
-        config, disk or Disk(), env_steps_per_second, updates_per_second, faults or Faults()
-    )
+    runtime = SimulatedRuntime(config, disk or Disk(), env_steps_per_second, updates_per_second, faults or Faults())
     folder = RunFolder(path)
     console = Console(file=io.StringIO(), width=200)
     with simulated_time(runtime):

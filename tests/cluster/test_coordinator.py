@@ -178,8 +178,9 @@ def test_a_learner_that_dies_comes_back_from_its_newest_checkpoint(tmp_path: Pat
     run = simulate(wanted, tmp_path, faults=Faults(dies={("learner", "update"): {20}}), watch=watch)
     assert_complete(run, wanted)
     fall = next(index for index in range(1, len(done)) if done[index] < done[index - 1])
-    assert done[fall - 1] > 100
-    assert "the learner is back at 100 updates" in run.text
+    newest = done[fall - 1] // 100 * 100
+    assert newest > 0
+    assert f"the learner is back at {newest} updates" in run.text
     assert run.runtime.done == run.summary["updates"]
 
 
@@ -215,7 +216,7 @@ def test_evaluations_that_succeed_clear_the_evaluators_deaths(tmp_path: Path) ->
 
 
 def test_a_collector_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None:
-    wanted = config()
+    wanted = config(actors=1)
     run = simulate(wanted, tmp_path, faults=Faults(hangs={("collector", "collect"): {6}}))
     assert_complete(run, wanted)
     assert run.summary["role_restarts"] == {"collector": 1}
@@ -293,7 +294,9 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert f"resumed at {first.summary['env_steps']:,} environment steps" in second.text
     assert second.summary["replay_debt_dropped_updates"] == 0
     restored = [version for version in versions if version]
-    assert restored[0] > first.summary["weights_version"]
+    assert restored == sorted(restored)
+    assert restored[0] >= first.summary["weights_version"]
+    assert second.runtime.published[0] > max(first.runtime.published)
     lines = second.folder.metrics()
     assert [line["env_steps"] for line in lines] == sorted(line["env_steps"] for line in lines)
     assert [line["wall_seconds"] for line in lines] == sorted(line["wall_seconds"] for line in lines)
@@ -326,9 +329,7 @@ def test_a_killed_run_goes_on_without_a_burst(kills: list[int], env_steps_per_se
                     raise KilledError
 
             try:
-                simulate(
-                    wanted, Path(folder), disk=disk, env_steps_per_second=env_steps_per_second, watch=watch
-                )
+                simulate(wanted, Path(folder), disk=disk, env_steps_per_second=env_steps_per_second, watch=watch)
             except KilledError:
                 continue
             break

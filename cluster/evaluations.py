@@ -1,0 +1,121 @@
+"""Which evaluations a run wants, and what becomes of their results."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from actors.video import side_by_side, write_video
+from cluster.recorder import Recorder
+from cluster.weights import Weights
+from common.config import Config
+from common.reports import EvaluationReport
+from common.run_folder import RunFolder
+from common.seeding import derive_seed
+
+FILMED_EPISODES = 4
+
+
+class Evaluation(NamedTuple):
+    """An evaluation that is wanted: with which weights (None: random actions), how many episodes, at which angle."""
+
+    weights: Weights | None
+    env_steps: int
+    episodes: int
+    rotation: float
+
+
+class Evaluations:
+    """A queue of wanted evaluations, one at a time, and the means that a summary tells.
+
+    Attributes:
+        random_return: mean return of uniformly random actions.
+        first_return: of the untrained policy.
+        last_return: of the newest weights that were evaluated.
+    """
+
+    def __init__(self, config: Config, folder: RunFolder, recorder: Recorder, message: Callable[[str], None]) -> None:
+        self.config = config
+        self.folder = folder
+        self.recorder = recorder
+        self.message = message
+        self.wanted: deque[Evaluation] = deque()
+        self.next_at = config.eval_every
+        self.random_return: float | None = None
+        self.first_return: float | None = None
+        self.last_return: float | None = None
+
+    def want(self, weights: Weights | None, env_steps: int, episodes: int) -> None:
+        """Asks for an evaluation at every angle."""
+        for rotation in self.config.eval_rotation:
+            self.wanted.append(Evaluation(weights, env_steps, episodes, rotation))
+
+    def want_if_due(self, weights: Weights | None, env_steps: int) -> None:
+        """Asks for one every `eval_every` environment steps, unless the one at the run's end is near."""
+        if not self.config.eval_every or env_steps < self.next_at or weights is None or not weights.updates:
+            return
+        self.next_at = (env_steps // self.config.eval_every + 1) * self.config.eval_every
+        if env_steps < self.config.env_steps - self.config.eval_every // 2:
+            self.want(weights, env_steps, self.config.eval_episodes)
+
+    def next_call(self) -> tuple[object, ...]:
+        """Arguments of `Evaluator.evaluate` for the evaluation that comes next."""
+        weights, env_steps, episodes, rotation = self.wanted[0]
+        version, handle = (weights.version, weights.handle) if weights is not None else (0, None)
+        seed = derive_seed(self.config.seed, "evaluation", env_steps)
+        return version, handle, episodes, rotation, False, seed, min(episodes, FILMED_EPISODES)
+
+    def done(self, report: EvaluationReport) -> None:
+        """Records the evaluation that came next: evaluations.jsonl, a video, TensorBoard and a line for people."""
+        weights, env_steps, episodes, rotation = self.wanted.popleft()
+        mean = float(np.mean(report.returns))
+        self.folder.append_evaluation(
+            {
+                "env_steps": env_steps,
+                "updates": weights.updates if weights is not None else 0,
+                "weights_version": report.weights_version,
+                "returns": report.returns,
+                "mean": mean,
+                "rotation_degrees": rotation,
+                "wall_seconds": self.recorder.wall_seconds,
+            }
+        )
+        angle = f" at ±{rotation:g}°" if rotation else ""
+        who = f"weights {weights.version}" if weights is not None else "random actions"
+        when = f"{who}, {env_steps:,} environment steps"
+        self.message(f"evaluation{angle}: mean return {mean:.1f} over {episodes} episodes ({when})")
+        suffix = f"_rotation{rotation:g}" if rotation else ""
+        name = f"{env_steps:09d}" if weights is not None else "random"
+        film, fps = side_by_side(report.frames), 50 / self.config.environment.action_repeat
+        write_video(self.folder.videos / f"{name}{suffix}.mp4", film, fps)
+        if weights is not None:
+            self.recorder.board.scalars({f"evaluation{suffix}": mean}, env_steps)
+            self.recorder.board.video(f"evaluation{suffix}", film, env_steps, fps)
+        if rotation == self.config.eval_rotation[0]:
+            self._remember(weights, mean)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {
+            "next_at": self.next_at,
+            "random_return": self.random_return,
+            "first_return": self.first_return,
+            "last_return": self.last_return,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `state` returned."""
+        self.next_at = state["next_at"]
+        self.random_return, self.first_return = state["random_return"], state["first_return"]
+        self.last_return = state["last_return"]
+
+    def _remember(self, weights: Weights | None, mean: float) -> None:
+        if weights is None:
+            self.random_return = mean
+            return
+        self.last_return = mean
+        if weights.updates == 0:
+            self.first_return = mean
