@@ -65,11 +65,9 @@ def small() -> Config:
             actor_layers=2,
             value_layers=2,
             units=128,
-            gamma=0.985,
-            mean_scale=2.0,
             init_std=1.0,
             actor_learning_rate=3e-4,
-            value_learning_rate=6e-4,
+            value_learning_rate=3e-4,
         ),
     )
 
