@@ -39,9 +39,10 @@ def parse(what: type[T], command: str, args: Sequence[str], default: T | None = 
 
 
 def one_line(boxes: str, command: str) -> str:
-    """The substance of tyro's error box: its first paragraph, and the flag it suggests."""
-    rows = [re.sub(r"^[│╭╰\s]+|[│╮╯\s]+$", "", row) for row in boxes.splitlines()]
-    paragraphs = [part.strip() for part in re.split(r"─{3,}[^\n]*", "\n".join(rows[1:]))]
+    """The substance of tyro's error box, drawn in UTF-8 or in ASCII: its first paragraph, and the flag it suggests."""
+    rows = [re.sub(r"^[│╭╰\s]+|[│╮╯\s]+$", "", row) for row in boxes.splitlines() if row.strip()]
+    title_rows = 2 if rows[1].startswith("---") else 1
+    paragraphs = [part.strip() for part in re.split(r"^[─-]{3,}$", "\n".join(rows[title_rows:]), flags=re.MULTILINE)]
     text = " ".join(paragraphs[0].split()).rstrip(".")
     for paragraph in paragraphs[1:]:
         if paragraph.startswith("Perhaps you meant"):

@@ -38,6 +38,8 @@ def main(args: Sequence[str]) -> int:
     device = resolve_device(config)
     found = probe(config.task, config.environment)
     folder.lock()
+    if summary := folder.summary():
+        folder.write_summary({**summary, "finished": False})  # or a kill from here on would look like the end
     folder.create(config)
     if changes:
         newest = folder.newest_checkpoint()

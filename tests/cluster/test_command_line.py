@@ -194,7 +194,7 @@ def test_a_finished_run_says_so_and_is_left_alone(run: Path, capsys: pytest.Capt
         (["--train-ratio", "0.1"], "begun with --train-ratio 0.05, not 0.1"),
         (["--replay.chunk-rows", "7"], "begun with --replay.chunk-rows 10, not 7"),
         (["--world-model.free-nats", "1"], "begun with --world-model.free-nats 3.0, not 1.0"),
-        (["--environment.action-repeat", "4"], "begun with --environment.action-repeat 2, not 4"),
+        (["--environment.rendering", "full"], "begun with --environment.rendering fast, not full"),
     ],
 )
 def test_a_run_folder_of_another_configuration_is_refused_and_left_alone(
@@ -335,7 +335,7 @@ def test_a_machine_without_opengl_gets_one_line_that_says_what_to_install(tmp_pa
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["evaluate"], "RUN"),
+        (["evaluate"], "Missing from dreamfleet evaluate: PATH Run folder"),
         (["evaluate", "/no/such/run"], "/no/such/run is no run folder"),
         (["evaluate", "x", "--episodes", "0"], "--episodes must be between 1 and 10000, not 0"),
         (["evaluate", "x", "--rotation", "nan"], "--rotation must be between 0 and 180 degrees, not nan"),
