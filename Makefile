@@ -21,10 +21,13 @@ $(VENV)/.installed: pyproject.toml requirements.lock Makefile
 
 .PHONY: system-packages
 system-packages:
-	@missing=$$(for p in $(SYSTEM_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
-	if [ -z "$$missing" ] || ! command -v apt-get >/dev/null; then exit 0; fi; \
+	@if ! command -v dpkg >/dev/null || ! command -v apt-get >/dev/null; then \
+	  echo "this is no Debian: install EGL or OSMesa yourself (Debian calls them $(SYSTEM_PACKAGES))"; exit 0; fi; \
+	missing=$$(for p in $(SYSTEM_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then :; else missing="$$missing python3-venv"; fi; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
-	else echo "missing system packages:" $$missing "- run: sudo apt-get install" $$missing; exit 1; fi
+	else echo "missing system packages: run sudo apt-get install" $$missing; exit 1; fi
 
 train: install
 	$(BIN)/dreamfleet train --preset small --seed $(SEED) --run-dir $(RUN)

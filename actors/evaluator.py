@@ -16,6 +16,7 @@ from actors.environment import make_environment
 from actors.rotation import rotate
 from actors.watchdog import HangWatchdog
 from common.config import Config
+from common.memory import resident_bytes
 from common.reports import EvaluationReport
 from common.seeding import derive_seed
 from common.sequence import IMAGE_SHAPE
@@ -72,7 +73,8 @@ class Evaluator:
             batch_returns, batch_frames = self._play(version, seeds, views, record - first)
             returns.extend(batch_returns)
             frames.extend(batch_frames)
-        return EvaluationReport(version, returns, rotation_degrees, frames, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return EvaluationReport(version, returns, rotation_degrees, frames, seconds, resident_bytes())
 
     def close(self) -> None:
         """Stops watching for hangs."""

@@ -11,7 +11,17 @@ import imageio.v3 as imageio
 import numpy as np
 from numpy.typing import NDArray
 
+from common.config import EnvironmentConfig
 from common.errors import UserError
+
+FILMED_EPISODES = 4
+"""Episodes of an evaluation that are filmed, side by side."""
+CONTROL_STEPS_PER_SECOND = 50
+
+
+def frames_per_second(config: EnvironmentConfig) -> float:
+    """The speed at which an episode's frames are shown: one a row, 50 control steps a second."""
+    return CONTROL_STEPS_PER_SECOND / config.action_repeat
 
 
 def write_video(path: str | Path, frames: NDArray[np.uint8], fps: float, scale: int = 4) -> None:
@@ -48,7 +58,9 @@ def _write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
     # 4:2:0 shares colour between 2×2 pixels, so both sides must be even.
     frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        stream = container.add_stream(
+            "libx264", rate=Fraction(fps).limit_denominator(1000), options={"preset": "veryfast"}
+        )
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for frame in frames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from cluster.settings import resolve_base
 from cluster.train import resolve_device
 from cluster.validation import validate
 from common.config import Config
+from common.cores import usable_cores
 from common.errors import UserError
 
 ENDLESS_STEPS = 10**12
@@ -79,7 +80,7 @@ def _measure(arguments: BenchmarkArguments, config: Config, folder: Path) -> dic
     setting = Setting(config, found.action_size, found.gl, folder / "replay", resolve_device(config))
     match arguments.what:
         case "actors":
-            return actors.measure(setting, arguments.processes or os.cpu_count() or 1, arguments.rounds)
+            return actors.measure(setting, arguments.processes or max(1, math.floor(usable_cores())), arguments.rounds)
         case "replay":
             return replay.measure(setting, arguments.rounds)
         case "learner":

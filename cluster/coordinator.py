@@ -55,6 +55,9 @@ class Coordinator:
         self.held: dict[Role, int] = {}
         self.busy: set[Role] = set()
         self.replay_reported = 0.0
+        self.recounting = False
+        self.asking: list[tuple[Role, str]] = []
+        self.answers: dict[tuple[Role, str], Call] = {}
         self.stop_requested = False
         self.recorder: Recorder
         self.evaluations: Evaluations
@@ -96,6 +99,8 @@ class Coordinator:
             self._ask(LEARNER, "restore", checkpoint.files())
             self.weights_version = state["weights_version"]
             self.evaluations.restore(state["evaluations"])
+            for role, random_state in zip(self.shards, state["replay_random_states"], strict=True):
+                self._ask(role, "set_random_state", random_state)
             self.limiter.restore(state["limiter"], stored)
             dropped = self.limiter.replay_debt_dropped_updates
             self.progress.message(
@@ -106,9 +111,7 @@ class Coordinator:
             self.limiter.restore(self.limiter.state(), stored)
             self.progress.message(f"no checkpoint yet: taking up {stored:,} environment steps from the replay store")
         self._publish()
-        if checkpoint is None:
-            for weights in (None, self.weights):
-                self.evaluations.want(weights, self.limiter.env_steps, self.config.final_eval_episodes)
+        self.evaluations.want_first(self.weights, self.limiter.env_steps)
         for role in self.collectors:
             self.supervisor.start(role)
 
@@ -131,13 +134,14 @@ class Coordinator:
                 self._call(role, "finish")
         while self.busy:
             self._step()
-        finished = not self.stop_requested
         self._publish()
-        if finished:
+        if not self.stop_requested:
+            self._checkpoint()  # what follows takes a while
             self.evaluations.want(self.weights, self.limiter.env_steps, self.config.final_eval_episodes)
-            while self.evaluations.wanted or self.busy:
+            while (self.evaluations.wanted or self.busy) and not self.stop_requested:
                 self._grant_evaluation()
                 self._step()
+        finished = not self.stop_requested
         if self.recorder.totals.updates or self.recorder.totals.env_steps:
             self._log()
         self._checkpoint()
@@ -172,6 +176,8 @@ class Coordinator:
     def _grant(self) -> None:
         """Gives every idle role what it may do now."""
         idle = [role for role in self.collectors if role not in self.busy and self.supervisor.alive(role)]
+        if self.recounting and not any(role in self.busy for role in self.collectors):
+            self._recount()
         for place, role in enumerate(idle):
             self._grant_steps(role, sharing=len(idle) - place)
         if LEARNER not in self.busy and self.supervisor.alive(LEARNER):
@@ -185,11 +191,20 @@ class Coordinator:
                 if role not in self.busy:
                     self._call(role, "report")
 
+    def _recount(self) -> None:
+        """Takes in the rows that a collector had inserted, and not yet reported, when it died."""
+        reports = [cast(ReplayReport, self._ask(role, "report")) for role in self.shards]
+        known = self.limiter.env_steps - self.limiter.lost_env_steps
+        self.limiter.inserted(sum(report.inserted_env_steps for report in reports) - known)
+        self.recounting = False
+
     def _stride(self) -> int:
         return self.config.envs_per_actor * self.config.environment.action_repeat
 
     def _grant_steps(self, role: Role, sharing: int) -> None:
         """Lets a collector step, up to its share of what may still be inserted and of what the run still wants."""
+        if self.recounting:
+            return
         outstanding = sum(self.granted.values()) + sum(self.held.values())
         allowed = self.limiter.env_steps_allowed() - outstanding
         wanted = self.config.env_steps - self.limiter.env_steps - outstanding
@@ -258,30 +273,39 @@ class Coordinator:
     def _ask(self, role: Role, method: str, *args: object) -> object:
         """A call whose result is needed at once; others that end meanwhile are taken in as usual.
 
-        A learner that dies over it is restored and asked again.
+        Taking them in may ask again, so an answer that comes while another is waited for is kept. A learner that dies
+        over a question is restored and asked again.
 
         Raises:
             RoleDiedError: another role died over it.
         """
+        question = (role, method)
         self._call(role, method, *args)
+        self.asking.append(question)
         while True:
-            call = self.runtime.wait(timeout=0.5)
+            call = self.answers.pop(question, None) or self.runtime.wait(timeout=0.5)
             self.supervisor.watch()
             if call is None:
                 continue
-            if (call.role, call.method) != (role, method):
-                self._ended(call)
+            if (call.role, call.method) != question:
+                if (call.role, call.method) in self.asking:
+                    self.answers[call.role, call.method] = call
+                else:
+                    self._ended(call)
             elif call.died is None:
+                self.asking.remove(question)
                 self.supervisor.ended(role)
                 self.busy.discard(role)
                 return call.value
             else:
+                self.asking.remove(question)
                 self._ended(call)
                 if role != LEARNER:
                     raise call.died
                 if method == "restore":
                     return None  # what brought the learner back has restored it
                 self._call(role, method, *args)
+                self.asking.append(question)
 
     def _ended(self, call: Call) -> None:
         role = call.role
@@ -308,6 +332,7 @@ class Coordinator:
         self.granted.pop(call.role, None)
         self.held.pop(call.role, None)
         self.known_version.pop(call.role, None)
+        self.recounting = self.recounting or call.role in self.collectors
         assert call.died is not None
         self.supervisor.died(call.role, call.died)
         if call.role == LEARNER:
@@ -356,7 +381,7 @@ class Coordinator:
     def _publish(self) -> None:
         """Fetches the learner's weights and offers them under the next version; versions never go back."""
         weights = self._ask(LEARNER, "weights")
-        self.weights_version += 1
+        self.weights_version = self.folder.next_weights_version()
         self.weights = Weights(
             self.weights_version, self.limiter.updates, self.runtime.share(weights), time.monotonic()
         )
@@ -370,6 +395,7 @@ class Coordinator:
             "weights_version": self.weights_version,
             "action_size": self.action_size,
             "limiter": self.limiter.state(),
+            "replay_random_states": [self._ask(role, "random_state") for role in self.shards],
             "evaluations": self.evaluations.state(),
             "wall_seconds": self.recorder.wall_seconds,
             "best_return": self.recorder.best_return,

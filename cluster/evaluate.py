@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +18,13 @@ from rich.table import Table
 
 from actors.evaluator import Evaluator
 from actors.rendering import probe
-from actors.video import side_by_side, write_video
+from actors.video import FILMED_EPISODES, frames_per_second, side_by_side, write_video
 from cluster.flags import parse
 from cluster.runtimes.roles import learner_threads
 from common.errors import UserError
 from common.reports import EvaluationReport
 from common.run_folder import RunFolder
 from learner.policy import Policy
-
-FILMED_EPISODES = 4
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,15 @@ def main(args: Sequence[str]) -> int:
     folder = RunFolder(arguments.run)
     config = folder.load_config()
     checkpoint = folder.newest_checkpoint()
+    for damaged in folder.skipped:
+        print(f"checkpoint {damaged} is damaged: using the one before it", file=sys.stderr)
     if checkpoint is None:
         raise UserError(f"{arguments.run} has no complete checkpoint yet")
     found = probe(config.task, config.environment)
     environment = dataclasses.replace(config.environment, gl=found.gl)
     config = dataclasses.replace(config, environment=environment)
     torch.set_num_threads(learner_threads(config))
-    evaluator = Evaluator(config, Policy.load(arguments.run, arguments.seed))
+    evaluator = Evaluator(config, Policy.from_checkpoint(config, checkpoint, arguments.seed))
     records: list[dict[str, Any]] = []
     for place, angle in enumerate(arguments.rotation):
         report = evaluator.evaluate(
@@ -74,7 +75,7 @@ def main(args: Sequence[str]) -> int:
             record=FILMED_EPISODES if arguments.video and place == 0 else 0,
         )
         if report.frames:
-            write_video(arguments.video, side_by_side(report.frames), fps=50 / config.environment.action_repeat)
+            write_video(arguments.video, side_by_side(report.frames), fps=frames_per_second(config.environment))
         records.append(_record(report, checkpoint.state))
     evaluator.close()
     if arguments.json:
@@ -87,6 +88,8 @@ def main(args: Sequence[str]) -> int:
 def _validate(arguments: EvaluateArguments) -> None:
     if not 1 <= arguments.episodes <= 10_000:
         raise UserError(f"--episodes must be between 1 and 10000, not {arguments.episodes}")
+    if not arguments.rotation:
+        raise UserError("--rotation needs at least one angle; 0 leaves images as they are")
     for angle in arguments.rotation:
         if not 0 <= angle <= 180:
             raise UserError(f"--rotation must be between 0 and 180 degrees, not {angle}")

@@ -8,15 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from actors.video import side_by_side, write_video
+from actors.video import FILMED_EPISODES, frames_per_second, side_by_side, write_video
 from cluster.recorder import Recorder
 from cluster.weights import Weights
 from common.config import Config
 from common.reports import EvaluationReport
 from common.run_folder import RunFolder
 from common.seeding import derive_seed
-
-FILMED_EPISODES = 4
 
 
 class Evaluation(NamedTuple):
@@ -71,6 +69,7 @@ class Evaluations:
     def done(self, report: EvaluationReport) -> None:
         """Records the evaluation that came next: evaluations.jsonl, a video, TensorBoard and a line for people."""
         weights, env_steps, episodes, rotation = self.wanted.popleft()
+        self.recorder.memory["evaluator"] = report.resident_bytes
         mean = float(np.mean(report.returns))
         self.folder.append_evaluation(
             {
@@ -89,11 +88,11 @@ class Evaluations:
         self.message(f"evaluation{angle}: mean return {mean:.1f} over {episodes} episodes ({when})")
         suffix = f"_rotation{rotation:g}" if rotation else ""
         name = f"{env_steps:09d}" if weights is not None else "random"
-        film, fps = side_by_side(report.frames), 50 / self.config.environment.action_repeat
-        write_video(self.folder.videos / f"{name}{suffix}.mp4", film, fps)
+        fps = frames_per_second(self.config.environment)
+        write_video(self.folder.videos / f"{name}{suffix}.mp4", side_by_side(report.frames), fps)
         if weights is not None:
             self.recorder.board.scalars({f"evaluation{suffix}": mean}, env_steps)
-            self.recorder.board.video(f"evaluation{suffix}", film, env_steps, fps)
+            self.recorder.board.video(f"evaluation{suffix}", report.frames[0], env_steps, fps)
         if rotation == self.config.eval_rotation[0]:
             self._remember(weights, mean)
 
@@ -105,6 +104,13 @@ class Evaluations:
             "first_return": self.first_return,
             "last_return": self.last_return,
         }
+
+    def want_first(self, untrained: Weights | None, env_steps: int) -> None:
+        """Asks for what a run's beginning tells, where it is not known: random actions, and the untrained policy."""
+        if self.random_return is None:
+            self.want(None, env_steps, self.config.final_eval_episodes)
+        if self.first_return is None and untrained is not None and untrained.updates == 0:
+            self.want(untrained, env_steps, self.config.final_eval_episodes)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes over what `state` returned."""

@@ -30,7 +30,6 @@ def parse(what: type[T], command: str, args: Sequence[str], default: T | None = 
                 prog=f"dreamfleet {command}",
                 args=list(args),
                 default=default,
-                config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as stop:
         if stop.code == 0:

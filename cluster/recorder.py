@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from cluster.progress import Snapshot, Waiting
 from cluster.tensorboard import TensorBoardLog
 from common.config import Config
+from common.memory import resident_bytes
 from common.reports import CollectReport, ReplayReport, UpdateReport
 from common.run_folder import RunFolder
 from replay_service.limiter import RateLimiter
@@ -116,6 +117,7 @@ class Recorder:
         record = {**means, **counts, **state, **times}
         wall = self.wall_seconds
         self.folder.append_metrics({"env_steps": env_steps, "updates": updates, "wall_seconds": wall, **record})
+        self.memory["coordinator"] = resident_bytes()
         memory = {f"memory/{role}_bytes": float(held) for role, held in self.memory.items()}
         self.board.scalars({**record, **memory}, env_steps)
         self.totals, self.line_began = Totals(), time.monotonic()

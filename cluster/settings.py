@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from actors.tasks import DREAMER_TASKS
 from cluster.flags import parse
 from cluster.validation import choose, flag, leaves, validate
 from common.config import Config
@@ -47,6 +48,10 @@ class TrainArguments:
     """YAML file whose values replace the preset's; flags come on top."""
     dry_run: bool = False
     """Print the resolved configuration and stop."""
+
+
+# tyro shows the class's docstring above the flags.
+TrainArguments.__doc__ = f"{TrainArguments.__doc__}\n\nDreamer's tasks: {', '.join(DREAMER_TASKS)}."
 
 
 def parse_train(args: Sequence[str]) -> TrainArguments:

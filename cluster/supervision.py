@@ -61,7 +61,7 @@ class Supervisor:
         self.start(role)
 
     def died(self, role: Role, why: RoleDiedError) -> None:
-        """Notes a death; raises RoleDiedError when this role cannot be kept alive.
+        """Notes a death; gives up on a role that cannot be kept alive.
 
         Raises:
             UserError: the role died time after time without any progress between.
@@ -101,6 +101,8 @@ class Supervisor:
                 self.message(f"{role} has not come back from {method} for {now - since:.0f} s: killing it")
                 self.called_at[role] = (method, now)
                 self.runtime.kill(role)
+        if any(role.kind == "evaluator" for role in self.called_at):
+            self.last_progress = now  # an evaluation takes as long as its episodes, and its process ends if one hangs
         if now - self.last_progress > NO_PROGRESS_SECONDS:
             waited = ", ".join(f"{role} ({method})" for role, (method, _) in self.called_at.items())
             raise UserError(f"no progress for {NO_PROGRESS_SECONDS / 60:.0f} minutes; waiting for {waited or 'nobody'}")

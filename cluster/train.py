@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from actors.rendering import probe
+from actors.rendering import ProbeReport, probe
 from cluster.coordinator import Coordinator
 from cluster.progress import Progress, duration
 from cluster.runtimes.inline import InlineRuntime
@@ -37,6 +37,19 @@ def main(args: Sequence[str]) -> int:
     _refuse_damage(folder)
     device = resolve_device(config)
     found = probe(config.task, config.environment)
+    runtime = RUNTIMES[config.runtime](Setting(config, found.action_size, found.gl, folder.replay, device))
+    try:
+        summary = _run(config, folder, runtime, found, changes)
+    finally:
+        runtime.shutdown()
+    print(describe(summary, folder))
+    return 0
+
+
+def _run(
+    config: Config, folder: RunFolder, runtime: Runtime, found: ProbeReport, changes: Mapping[str, tuple[Any, Any]]
+) -> dict[str, Any]:
+    """Claims the folder and runs in it; the summary."""
     folder.lock()
     if summary := folder.summary():
         folder.write_summary({**summary, "finished": False})  # or a kill from here on would look like the end
@@ -46,20 +59,14 @@ def main(args: Sequence[str]) -> int:
         state: dict[str, Any] = dict(newest.state) if newest else {}
         counts = {name: state.get(name, 0) for name in ("env_steps", "updates", "wall_seconds")}
         folder.append_metrics({**counts, "config_changes": as_record(changes)})
-    setting = Setting(config, found.action_size, found.gl, folder.replay, device)
     with Progress(config, config.env_steps) as progress:
         progress.message(f"{config.task}: actions of size {found.action_size}, drawn by {found.renderer or found.gl}")
         for warning in (found.warning, _memory_warning(config)):
             if warning:
                 progress.message(f"warning: {warning}")
-        runtime: Runtime = RUNTIMES[config.runtime](setting)
-        try:
-            summary = Coordinator(config, folder, runtime, found.action_size, progress).run()
-        finally:
-            runtime.shutdown()
+        result = Coordinator(config, folder, runtime, found.action_size, progress).run()
     folder.unlock()
-    print(describe(summary, folder))
-    return 0
+    return result
 
 
 def resolve_device(config: Config) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Iterable, Iterator
 
 from common.config import Config
@@ -111,10 +112,23 @@ def validate(config: Config) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and not isinstance(number, bool):
                 _validate_number(name, number)
+    if not config.eval_rotation:
+        raise UserError("--eval-rotation needs at least one angle; 0 leaves images as they are")
+    if config.runtime == "ray" and ":" in config.device:
+        raise UserError(f"--device {config.device}: with --runtime ray, Ray chooses the GPU; give --device cuda")
+    if config.replay.shards > config.actors:
+        raise UserError(
+            f"--replay.shards {config.replay.shards} is more than --actors {config.actors}: one would be empty"
+        )
+    if config.env_steps <= config.replay.prefill:
+        raise UserError(
+            f"--env-steps {config.env_steps} ends within --replay.prefill {config.replay.prefill}: "
+            "nothing would be learnt"
+        )
     if config.horizon < 2:
         raise UserError("--horizon must be at least 2: a return needs a state after the first")
     _validate_sequences(config)
-    if config.device.split(":")[0] not in ("auto", "cpu", "cuda"):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise UserError(f"--device must be auto, cpu, cuda or cuda:N, not '{config.device}'")
     RateLimiter.from_config(config)
 

@@ -33,6 +33,7 @@ def dreamer_arxiv() -> Config:
             units=300,
             mean_scale=0.0,
             init_std=0.0,
+            min_std=0.0,
             discount_weights=False,
             value_target_every=100,
             actor_learning_rate=3e-4,

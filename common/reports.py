@@ -78,6 +78,7 @@ class EvaluationReport:
         rotation_degrees: images were rotated by U(−this, this).
         frames: the episodes asked for as video, each uint8 (T, 64, 64, 3).
         wall_seconds: how long the evaluation took.
+        resident_bytes: memory of the evaluator's process.
     """
 
     weights_version: int
@@ -85,3 +86,4 @@ class EvaluationReport:
     rotation_degrees: float
     frames: list[NDArray[np.uint8]]
     wall_seconds: float
+    resident_bytes: int

@@ -98,10 +98,11 @@ class RunFolder:
 
     def next_incarnation(self) -> int:
         """A number that no role of this run has had before; it is on the disk before it is used."""
-        path = self.path / ".incarnation"
-        number = int(path.read_text()) + 1 if path.exists() else 1
-        replace_durably(path, f"{number}\n".encode())
-        return number
+        return self._count(".incarnation")
+
+    def next_weights_version(self) -> int:
+        """A number above that of all weights published so far, in killed lives of the run too."""
+        return self._count(".weights_version")
 
     def read_config(self) -> dict[str, Any]:
         """config.yaml as nested dictionaries.
@@ -187,6 +188,13 @@ class RunFolder:
         """summary.json; none before the run has written it."""
         path = self.path / "summary.json"
         return json.loads(path.read_bytes()) if path.exists() else None
+
+    def _count(self, name: str) -> int:
+        """Counts up a file of the folder; the number is on the disk before it is used."""
+        path = self.path / name
+        number = int(path.read_text()) + 1 if path.exists() else 1
+        replace_durably(path, f"{number}\n".encode())
+        return number
 
     @property
     def _checkpoints(self) -> Path:

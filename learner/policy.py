@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from common.checkpoint import Checkpoint
 from common.config import Config
 from common.errors import UserError
 from common.run_folder import RunFolder
@@ -73,6 +74,11 @@ class Policy:
         checkpoint = folder.newest_checkpoint()
         if checkpoint is None:
             raise UserError(f"{run_dir} has no complete checkpoint yet")
+        return cls.from_checkpoint(config, checkpoint, seed)
+
+    @classmethod
+    def from_checkpoint(cls, config: Config, checkpoint: Checkpoint, seed: int = 0) -> Policy:
+        """The policy of a checkpoint that was written by a run with this configuration."""
         parameters = safetensors.numpy.load(checkpoint.read("parameters.safetensors"))
         policy = cls(config, int(checkpoint.state["action_size"]), seed)
         policy.load_weights(

@@ -148,7 +148,7 @@ class Replay:
             inserted_env_steps=self._store.inserted_env_steps,
             chunks=len(self._held),
             episodes=self._index.episodes,
-            windows=self._index.windows,
+            windows=self.windows,
             short_fragments=self._index.short_fragments,
             bytes=self._store.bytes,
             resident_bytes=resident_bytes(),

@@ -36,7 +36,7 @@ class ReadyBatch:
 
 def ready_batches(actor: Any) -> Iterator[Rows]:
     """Batches from a `ReadyBatch`, as many under way as the learner keeps."""
-    underway = [actor.call.remote("draw") for _ in range(PREFETCH + 1)]
+    underway = [actor.call.remote("draw") for _ in range(PREFETCH)]
     while True:
         yield ray.get(underway.pop(0))
         underway.append(actor.call.remote("draw"))

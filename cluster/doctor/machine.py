@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from cluster.doctor.finding import Finding
+from common.cores import usable_cores
 from common.presets import paper
 from common.sequence import IMAGE_SHAPE
 
@@ -20,15 +21,11 @@ _ENOUGH_SHARED_MEMORY = 1 * _GIB
 _NVIDIA_SMI_SECONDS = 20
 # A container's limits: version 2 of control groups, then version 1.
 _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-_CORE_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 def cores() -> Finding:
     """CPU cores that this process may run on; a container's quota counts."""
-    usable = float(len(os.sched_getaffinity(0)))
-    quota, _, period = _CORE_LIMIT.read_text().partition(" ") if _CORE_LIMIT.exists() else ("max", "", "")
-    if quota != "max":
-        usable = min(usable, int(quota) / int(period))
+    usable = usable_cores()
     detail = f"{usable:g} of {os.cpu_count()} usable"
     if usable >= 2:
         return Finding("CPU cores", "ok", detail)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from actors.collector import Collector
@@ -18,10 +19,11 @@ from cluster.runtimes.roles import (
     learner_threads,
 )
 from cluster.runtimes.runtime import Call, Role
+from common.seeding import derive_seed
 from common.sequence import Chunk, Rows
 from learner.learner import Learner
 from replay_service.codec import encode
-from replay_service.replay import Replay
+from replay_service.replay import Replay, split_batch
 
 
 class InlineSink:
@@ -98,6 +100,10 @@ class InlineRuntime:
         return replay
 
     def _batches(self) -> Iterator[Rows]:
-        size = self.setting.config.training.batch_size
+        config = self.setting.config
+        shards = [self._shard(index) for index in range(config.replay.shards)]
+        random = np.random.default_rng(derive_seed(config.seed, "shards"))
         while True:
-            yield self._shard(0).sample(size)
+            counts = split_batch(config.training.batch_size, [shard.windows for shard in shards], random)
+            parts = [shard.sample(count) for shard, count in zip(shards, counts, strict=True) if count]
+            yield parts[0] if len(parts) == 1 else Rows.concatenate(parts)

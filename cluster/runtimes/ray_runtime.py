@@ -96,11 +96,13 @@ class RayBatches(Iterator[Rows]):
         self.shards = shards
         self.batch_size = batch_size
         self.rng = np.random.default_rng(seed)
-        self.windows = [1] * len(shards)
+        self.windows = [0] * len(shards)
         self.underway: list[list[tuple[int, ray.ObjectRef]]] = []
 
     def __next__(self) -> Rows:
-        while len(self.underway) <= PREFETCH:
+        if not sum(self.windows):
+            self.windows = ray.get([shard.call.remote("windows") for shard in self.shards])
+        while len(self.underway) < PREFETCH:
             self.underway.append(self._request())
         parts = []
         for shard, reference in self.underway.pop(0):
@@ -193,7 +195,10 @@ def connect(address: str, roles: int) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default is 15: whatever else runs comes first
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UserError(f"--ray-address {address}: no Ray cluster answers there ({error})") from None
         return
     ray.init(
         num_cpus=max(os.cpu_count() or 1, roles),  # slots, not cores: every role gets a process
@@ -218,7 +223,13 @@ class ReplayShard:
         self.replay = build_replay(setting, shard)
         self.insert = self.replay.insert
         self.report = self.replay.report
+        self.random_state = self.replay.random_state
+        self.set_random_state = self.replay.set_random_state
         self.memory: dict[int, Rows] = {}
+
+    def windows(self) -> int:
+        """Windows that can be drawn now."""
+        return self.replay.windows
 
     def draw(self, count: int) -> Sample:
         """A part of a batch. Its memory is reused by the next one: Ray has copied it out by then."""

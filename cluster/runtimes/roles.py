@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from actors.collector import ChunkSink, Collector
 from actors.evaluator import Evaluator
 from actors.rendering import configure
 from common.config import Config
+from common.cores import usable_cores
 from common.seeding import derive_seed
 from common.sequence import Rows
 from learner.learner import Learner
@@ -68,7 +69,7 @@ def build_learner(setting: Setting, batches: Iterator[Rows]) -> Learner:
 
 def learner_threads(config: Config) -> int:
     """CPU threads for the learner: as configured, or all cores but one."""
-    return config.training.learner_threads or max(1, (os.cpu_count() or 2) - 1)
+    return config.training.learner_threads or max(1, math.floor(usable_cores()) - 1)
 
 
 def _choose_gl(setting: Setting) -> None:

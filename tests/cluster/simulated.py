@@ -266,7 +266,7 @@ class SimulatedRuntime:
             case "evaluator", "evaluate":
                 version, _, episodes, rotation, *_ = event.args
                 return EvaluationReport(
-                    version, [float(version)] * episodes, rotation, [np.zeros((2, 64, 64, 3), np.uint8)], 3.0
+                    version, [float(version)] * episodes, rotation, [np.zeros((2, 64, 64, 3), np.uint8)], 3.0, 1
                 )
             case "replay", "report":
                 steps = self.disk.env_steps

@@ -9,6 +9,7 @@ from typing import Any
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from PIL import Image
 
 from cluster.main import main
 from common.run_folder import RunFolder
@@ -66,23 +67,32 @@ def test_an_angle_an_episode_is_another_than_an_angle_a_frame(run: Path, capsys:
     assert frame["returns"] != episode["returns"]
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 def test_a_video_shows_the_first_episodes_side_by_side(
-    run: Path, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    film = tmp_path / f"film{suffix}"
+    film = tmp_path / "film.mp4"
     evaluate(run, capsys, "--episodes", "2", "--rotation", "0", "90", "--video", str(film))
     frames = imageio.imread(film, index=None)
-    assert frames.shape[0] == 12, "a reset and 11 actions of 2 control steps; the last picture is not acted on"
+    assert frames.shape[0] == 12, "a picture before each of 12 actions of 2 control steps"
     assert frames.shape[2] >= 2 * 64
     green = (frames[0, ..., 1].astype(int) - frames[0, ..., 0] > 80).any(axis=0)
     assert green[:64].any(), "the target's band in the first episode"
     assert green[64:].any(), "and in the second"
 
 
+def test_a_gif_lasts_as_long_as_the_episode(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(run, capsys, "--episodes", "1", "--video", str(tmp_path / "film.gif"))
+    gif = Image.open(tmp_path / "film.gif")
+    durations = []
+    for frame in range(gif.n_frames):  # alike neighbours are one frame, shown longer
+        gif.seek(frame)
+        durations.append(gif.info["duration"])
+    assert sum(durations) == 12 * 40
+
+
 def test_without_json_it_prints_a_table(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(run), "--episodes", "2", "--rotation", "0", "5"]) == 0
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     for word in ("rotation", "mean", "lowest", "±0°", "±5°", "1,200 environment steps"):
         assert word in shown
 

@@ -10,10 +10,13 @@ export PYTHONUNBUFFERED=1
 dreamfleet() { "$PYTHON" -m cluster.main "$@"; }
 mkdir -p "$OUT"
 
+failed=0
+trap 'failed=1' ERR
+
 echo "== doctor"; dreamfleet doctor --json | tee "$OUT/doctor.json"
 
 echo "== eight EGL processes rendering at once"
-timeout 120 "$PYTHON" -m tests.gpu.render_together --processes 8 | tee "$OUT/egl.json" || echo "EGL failed or hung"
+timeout 120 "$PYTHON" -m tests.gpu.render_together --processes 8 | tee "$OUT/egl.json"
 
 echo "== gpu tests"; "$PYTHON" -m pytest -q -m gpu tests/gpu | tee "$OUT/tests.log" | tail -n 3
 
@@ -25,4 +28,5 @@ dreamfleet benchmark system --preset paper --recorded-frames --actors 8 --second
 echo "== training walker_walk"
 timeout --signal=INT --kill-after=60 "$TRAIN_SECONDS" \
   "$PYTHON" -m cluster.main train --task walker_walk --preset paper --actors 10 --run-dir runs/walker_walk
-dreamfleet plot runs/walker_walk --out "$OUT/walker_walk.png" || true
+dreamfleet plot runs/walker_walk --out "$OUT/walker_walk.png"
+exit "$failed"
