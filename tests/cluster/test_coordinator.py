@@ -133,6 +133,7 @@ def test_a_run_whose_roles_die_at_random_ends_at_its_steps(
     held = wanted.replay.chunk_rows * wanted.environment.action_repeat * wanted.environments
     assert run.summary["finished"]
     assert wanted.env_steps - stride(wanted) - held < run.summary["env_steps"] <= wanted.env_steps
+    assert run.summary["env_steps"] == run.runtime.disk.env_steps, "rows of collectors that died count too"
     assert versions == sorted(versions)
     assert [line["env_steps"] for line in lines] == sorted(line["env_steps"] for line in lines)
     restarts = sum(run.summary["role_restarts"].values())
