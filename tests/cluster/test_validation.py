@@ -117,7 +117,10 @@ def test_unknown_choices_are_refused_with_the_nearest_and_all(name: str, value: 
         ({"environment.time_limit": 90}, "longer than an episode of 46 rows"),
         ({"training.batch_size": 5000, "training.batch_length": 500}, "GiB of images is too large"),
         ({"replay.capacity": 4999}, "--replay.capacity 4999 is below --replay.prefill 5000"),
-        ({"actors": 200, "replay.shards": 200, "replay.capacity": 200_000}, "over 200 shards may never hold a whole window"),
+        (
+            {"actors": 200, "replay.shards": 200, "replay.capacity": 200_000},
+            "over 200 shards may never hold a whole window",
+        ),
         ({"replay.sampling": "uniform_episode"}, "give at least"),
         ({"device": "tpu"}, "--device must be auto, cpu, cuda or cuda:N, not 'tpu'"),
     ],
