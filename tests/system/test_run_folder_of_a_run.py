@@ -110,7 +110,7 @@ def test_summary_says_how_it_ended(smoke_run: Path) -> None:
         means[1],
         means[-1],
     )
-    assert set(summary["resident_bytes"]) == {"collector_0", "learner", "replay_0"}
+    assert set(summary["resident_bytes"]) == {"collector_0", "coordinator", "evaluator", "learner", "replay_0"}
     assert all(held > 50e6 for held in summary["resident_bytes"].values())
 
 
