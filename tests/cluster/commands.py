@@ -18,6 +18,11 @@ SMALL_RUN += ["--environment.action-repeat", "2", "--environment.time-limit", "2
 """A run of seconds on the suite's own task, in this process."""
 
 
+def train(folder: Path, *args: str) -> list[str]:
+    """The arguments of such a run."""
+    return ["train", *SMALL_RUN, "--run-dir", str(folder), *args]
+
+
 def one_line_and_exit_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Runs the command in this process, holds it to the contract for bad input, and returns its line."""
     capsys.readouterr()

@@ -21,11 +21,11 @@ from cluster.coordinator import Coordinator
 from cluster.progress import Progress
 from cluster.runtimes.runtime import Call, Role, RoleDiedError
 from common.config import Config, EnvironmentConfig, ReplayConfig, TrainingConfig
-from common.reports import CollectReport, EpisodeReport, EvaluationReport, ReplayReport, UpdateReport
+from common.reports import EvaluationReport, ReplayReport, UpdateReport
 from common.run_folder import RunFolder
 from replay_service.limiter import first_window_env_steps
+from tests.cluster.simulated_roles import EPISODE_ROWS, Collector, Disk
 
-EPISODE_ROWS = 20
 START_SECONDS = 2.0
 LONGEST_RUN_SECONDS = 10_000_000.0
 FOREVER = float("inf")
@@ -47,79 +47,6 @@ def config(**changes: Any) -> Config:
         training=TrainingConfig(batch_length=5, publish_every=20, checkpoint_every=100, log_every=50, image_every=200),
     )
     return replace(base, **changes)
-
-
-@dataclass
-class Disk:
-    """What outlives a run: the rows that the replay store holds."""
-
-    env_steps: int = 0
-
-
-class Environment:
-    """Counts one environment's rows and sends them as the chunker does."""
-
-    def __init__(self, chunk_rows: int, first_chunk: int) -> None:
-        self.chunk_rows = chunk_rows
-        self.room = first_chunk
-        self.held = 0
-        self.rows = 0
-
-    def step(self) -> int:
-        """One row; the rows that are sent with it."""
-        self.held += 1
-        self.rows += 1
-        if self.held < self.room and self.rows < EPISODE_ROWS:
-            return 0
-        return self.send()
-
-    def send(self) -> int:
-        """Everything held."""
-        sent, self.held = self.held, 0
-        if self.rows == EPISODE_ROWS:
-            self.rows = 0
-        self.room = self.chunk_rows
-        return sent
-
-
-class Collector:
-    """Steps at a given speed and inserts each chunk as soon as it is full, also in a call that it does not survive."""
-
-    def __init__(self, config: Config, speed: float, disk: Disk, randomness: random.Random) -> None:
-        self.repeat = config.environment.action_repeat
-        self.stride = config.envs_per_actor * self.repeat
-        self.speed = speed
-        self.disk = disk
-        chunk = config.replay.chunk_rows
-        self.environments = [Environment(chunk, randomness.randint(1, chunk)) for _ in range(config.envs_per_actor)]
-        self.version = 0
-
-    def strides(self, env_steps: int, seconds: float | None) -> int:
-        """Steps of all environments that a call takes; a deadline is looked at between them."""
-        fitting = env_steps // self.stride
-        if seconds is None or fitting == 0:
-            return fitting
-        return min(fitting, max(1, int(seconds * self.speed / self.stride)))
-
-    def seconds(self, env_steps: int, seconds: float | None) -> float:
-        return self.strides(env_steps, seconds) * self.stride / self.speed
-
-    def collect(self, env_steps: int, seconds: float | None) -> CollectReport:
-        strides = self.strides(env_steps, seconds)
-        inserted = sum(env.step() for _ in range(strides) for env in self.environments) * self.repeat
-        self.disk.env_steps += inserted
-        return self.report(strides * self.stride, inserted)
-
-    def finish(self) -> CollectReport:
-        inserted = sum(env.send() for env in self.environments) * self.repeat
-        self.disk.env_steps += inserted
-        return self.report(0, inserted)
-
-    def report(self, stepped: int, inserted: int) -> CollectReport:
-        held = sum(env.held for env in self.environments) * self.repeat
-        return CollectReport(
-            stepped, inserted, held, [EpisodeReport(1.0, stepped, self.version)], 0, self.version, 0, 1
-        )
 
 
 @dataclass

@@ -12,12 +12,7 @@ import yaml
 from cluster.main import COMMANDS, main
 from common.config_io import from_dict
 from common.presets import smoke
-from tests.cluster.commands import REPOSITORY, SMALL_RUN, command, one_line_and_exit_2
-
-
-def train(folder: Path, *args: str) -> list[str]:
-    return ["train", *SMALL_RUN, "--run-dir", str(folder), *args]
-
+from tests.cluster.commands import REPOSITORY, command, one_line_and_exit_2, train
 
 # The command itself
 
@@ -103,8 +98,10 @@ def test_a_run_folder_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--run-dir" in one_line_and_exit_2(["train", "--preset", "smoke"], capsys)
 
 
-@pytest.mark.skipif("os.path.exists('/dev/nvidia0')")
-def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_gpu_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     line = one_line_and_exit_2(train(tmp_path / "run", "--device", "cuda"), capsys)
     assert "PyTorch sees no GPU here; use --device cpu" in line
     assert not (tmp_path / "run").exists()

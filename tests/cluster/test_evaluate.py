@@ -14,14 +14,14 @@ from PIL import Image
 from cluster.main import main
 from common.run_folder import RunFolder
 from learner.policy import Policy
-from tests.cluster.commands import SMALL_RUN, snapshot
+from tests.cluster.commands import snapshot, train
 from tests.tiny import make
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["train", *SMALL_RUN, "--run-dir", str(folder)]) == 0
+    assert main(train(folder)) == 0
     return folder
 
 

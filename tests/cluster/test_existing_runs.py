@@ -1,4 +1,4 @@
-"""Run folders that are finished, in use, of another configuration or damaged: what `train` says, and that it does not touch them."""
+"""Run folders that are finished, in use, of another configuration or damaged: what `train` says of them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 import yaml
 
 from cluster.main import main
-from tests.cluster.commands import REPOSITORY, SMALL_RUN, command, dreamfleet, one_line_and_exit_2, snapshot
+from tests.cluster.commands import REPOSITORY, command, dreamfleet, one_line_and_exit_2, snapshot, train
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with three checkpoints; nobody changes it."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    assert main(["train", *SMALL_RUN, "--run-dir", str(folder)]) == 0
+    assert main(train(folder)) == 0
     return folder
 
 
@@ -26,10 +26,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished run."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-def train(folder: Path, *args: str) -> list[str]:
-    return ["train", *SMALL_RUN, "--run-dir", str(folder), *args]
 
 
 def flip(path: Path, position: int | None = None) -> None:

@@ -1,0 +1,137 @@
+"""Whole runs of the coordinator over simulated roles that die and hang."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.coordinator import Coordinator
+from common.errors import UserError
+from tests.cluster.expectations import assert_complete, stride
+from tests.cluster.simulated import Faults, SimulatedRuntime, config, simulate
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    seed=st.integers(0, 10_000),
+    collector=st.floats(0.0, 0.2),
+    learner=st.floats(0.0, 0.05),
+    evaluator=st.floats(0.0, 0.3),
+    env_steps_per_second=st.sampled_from([100.0, 400.0, 20_000.0]),
+)
+def test_a_run_whose_roles_die_at_random_ends_at_its_steps(
+    seed: int, collector: float, learner: float, evaluator: float, env_steps_per_second: float
+) -> None:
+    wanted = config()
+    faults = Faults(seed, {"collector": collector, "learner": learner, "evaluator": evaluator})
+    versions: list[int] = []
+    with tempfile.TemporaryDirectory() as folder:
+        run = simulate(
+            wanted,
+            Path(folder),
+            env_steps_per_second=env_steps_per_second,
+            faults=faults,
+            watch=lambda coordinator, _: versions.append(coordinator.weights_version),
+        )
+        lines = run.folder.metrics()
+    held = wanted.replay.chunk_rows * wanted.environment.action_repeat * wanted.environments
+    assert run.summary["finished"]
+    assert wanted.env_steps - stride(wanted) - held < run.summary["env_steps"] <= wanted.env_steps
+    assert run.summary["env_steps"] == run.runtime.disk.env_steps, "rows of collectors that died count too"
+    assert versions == sorted(versions)
+    assert [line["env_steps"] for line in lines] == sorted(line["env_steps"] for line in lines)
+    restarts = sum(run.summary["role_restarts"].values())
+    assert len(run.runtime.started) == wanted.actors + 3 + restarts
+    incarnations = [incarnation for _, incarnation in run.runtime.started]
+    assert len(set(incarnations)) == len(incarnations)
+
+
+def test_a_collector_that_dies_is_started_again_and_its_budget_is_free(tmp_path: Path) -> None:
+    wanted = config(actors=1)
+    run = simulate(wanted, tmp_path, faults=Faults(dies={("collector", "collect"): {2}}))
+    assert_complete(run, wanted)
+    assert run.summary["role_restarts"] == {"collector": 1}
+    first, second = (incarnation for role, incarnation in run.runtime.started if role.kind == "collector")
+    assert second > first
+    assert "collector 0 died and starts again in 1 s: killed" in run.text
+
+
+def test_a_collector_that_dies_with_its_weights_on_the_way_counts_as_one_death(tmp_path: Path) -> None:
+    run = simulate(config(), tmp_path, faults=Faults(dies={("collector", "set_weights"): {0}}))
+    assert run.summary["finished"]
+    assert run.summary["role_restarts"] == {"collector": 1}
+    assert run.text.count("died and starts again in 1 s") == 1
+
+
+def test_a_collector_that_is_down_when_the_run_is_stopped_is_not_waited_for(tmp_path: Path) -> None:
+    def stop(coordinator: Coordinator, runtime: SimulatedRuntime) -> None:
+        if any(coordinator.supervisor.is_down(role) for role in coordinator.collectors):
+            coordinator.stop_requested = True
+
+    run = simulate(config(), tmp_path, faults=Faults(dies={("collector", "collect"): {5}}), watch=stop)
+    assert not run.summary["finished"]
+    assert [method for role, method in run.runtime.called if role.kind == "collector"].count("finish") == 1
+    assert run.folder.newest_checkpoint() is not None
+
+
+def test_a_learner_that_dies_comes_back_from_its_newest_checkpoint(tmp_path: Path) -> None:
+    wanted, done = config(), []
+
+    def watch(coordinator: Coordinator, runtime: SimulatedRuntime) -> None:
+        done.append(runtime.done)
+
+    run = simulate(wanted, tmp_path, faults=Faults(dies={("learner", "update"): {20}}), watch=watch)
+    assert_complete(run, wanted)
+    fall = next(index for index in range(1, len(done)) if done[index] < done[index - 1])
+    newest = done[fall - 1] // 100 * 100
+    assert newest > 0
+    assert f"the learner is back at {newest} updates" in run.text
+    assert run.runtime.done == run.summary["updates"]
+
+
+@pytest.mark.parametrize("method", ["weights", "state", "reconstruction_strip"])
+def test_a_learner_that_dies_over_another_call_comes_back_too(tmp_path: Path, method: str) -> None:
+    wanted = config()
+    run = simulate(wanted, tmp_path, faults=Faults(dies={("learner", method): {1}}))
+    assert_complete(run, wanted)
+    assert run.summary["role_restarts"] == {"learner": 1}
+    assert run.runtime.done == run.summary["updates"]
+    assert run.runtime.published == sorted(run.runtime.published)
+
+
+def test_a_learner_that_dies_while_it_is_restored_is_restored_again(tmp_path: Path) -> None:
+    wanted = config()
+    faults = Faults(dies={("learner", "update"): {20}, ("learner", "restore"): {0, 1}})
+    run = simulate(wanted, tmp_path, faults=faults)
+    assert_complete(run, wanted)
+    assert run.summary["role_restarts"] == {"learner": 3}
+    assert run.runtime.done == run.summary["updates"]
+
+
+def test_a_role_that_keeps_dying_ends_the_run_with_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^collector 0 died 8 times in a row without progress: killed$"):
+        simulate(config(actors=1), tmp_path, faults=Faults(chance={"collector": 1.0}))
+
+
+def test_evaluations_that_succeed_clear_the_evaluators_deaths(tmp_path: Path) -> None:
+    deaths = {number for number in range(40) if number % 3 != 2}  # two of three, 12 or more in the run
+    run = simulate(config(eval_every=500), tmp_path, faults=Faults(dies={("evaluator", "evaluate"): deaths}))
+    assert run.summary["finished"]
+    assert run.summary["role_restarts"]["evaluator"] > 8
+
+
+def test_a_collector_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None:
+    wanted = config(actors=1)
+    run = simulate(wanted, tmp_path, faults=Faults(hangs={("collector", "collect"): {6}}))
+    assert_complete(run, wanted)
+    assert run.summary["role_restarts"] == {"collector": 1}
+    assert "has not come back from collect for 61 s: killing it" in run.text
+
+
+def test_a_learner_that_hangs_stops_the_run_and_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^no progress for 10 minutes; waiting for learner \(update\)"):
+        simulate(config(), tmp_path, faults=Faults(hangs={("learner", "update"): {3}}))
