@@ -11,6 +11,7 @@ from rich.console import Console
 
 from actors.rendering import ProbeReport
 from cluster.doctor import Finding, examine, machine, ray_exposure, render, rendering, software, to_json
+from common import cores
 from common.errors import UserError
 
 _Usage = namedtuple("_Usage", "total used free")
@@ -108,7 +109,7 @@ def test_a_compiler_without_python_s_header_cannot_compile(monkeypatch: pytest.M
 def test_a_container_s_core_quota_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     limit = tmp_path / "cpu.max"
     limit.write_text("50000 100000\n")
-    monkeypatch.setattr(machine, "_CORE_LIMIT", limit)
+    monkeypatch.setattr(cores, "_QUOTA", limit)
     assert machine.cores().status == "warn"
     assert machine.cores().detail.startswith("0.5 of ")
     limit.write_text("max 100000\n")
