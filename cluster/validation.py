@@ -85,7 +85,7 @@ def flag(name: str) -> str:
 
 def leaves(config: object, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Every field of a configuration tree, by dotted name."""
-    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]  # `object` here is any dataclass
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             yield from leaves(value, f"{prefix}{field.name}.")

@@ -92,7 +92,7 @@ class InlineRuntime:
         for kind in ("collector", "evaluator", "replay"):
             for role, instance in self.roles.items():
                 if role.kind == kind:
-                    instance.close()  # type: ignore[union-attr]
+                    instance.close()  # type: ignore[union-attr]  # the learner, which has no close, is of no such kind
 
     def _shard(self, index: int) -> Replay:
         replay = self.roles[Role("replay", index % self.setting.config.replay.shards)]
