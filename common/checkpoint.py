@@ -76,11 +76,15 @@ def write(path: Path, updates: int, files: Mapping[str, bytes], state: Mapping[s
 
     temporary = path.with_name(_TEMPORARY + path.name)
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    for name, content in files.items():
-        write_durably(temporary / name, content)
-    write_durably(temporary / STATE_NAME, sealed.encode())
-    sync_folder(temporary)
+    try:
+        temporary.mkdir()
+        for name, content in files.items():
+            write_durably(temporary / name, content)
+        write_durably(temporary / STATE_NAME, sealed.encode())
+        sync_folder(temporary)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)  # on a full disk it would be in its own way
+        raise
 
     replaced = path.with_name(_REPLACED + path.name)
     if path.exists():

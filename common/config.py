@@ -35,6 +35,13 @@ class ActingConfig:
     """What the noise is added to: a policy sample (released Dreamer) or the mode (Dreamer, arXiv v1)."""
     mode_samples: int = 100
     """Evaluation acts with the densest of this many policy samples."""
+    threads: int = 1
+    """CPU threads of each collector and evaluator process. More help only where cores are idle; with the inline runtime
+    acting shares the learner's process, and its threads."""
+
+
+Sampling = Literal["uniform_step", "uniform_episode", "recent", "prioritized"]
+Sync = Literal["always", "interval", "never"]
 
 
 @dataclass(frozen=True)
@@ -47,14 +54,28 @@ class ReplayConfig:
     """Rows per chunk that actors send."""
     shards: int = 1
     """Replay processes; an actor writes to one, a batch draws from all."""
-    sampling: Literal["uniform_step", "uniform_episode"] = "uniform_step"
-    """uniform_step: every window alike. uniform_episode: a finished episode first, then a window of it."""
+    sampling: Sampling = "uniform_step"
+    """uniform_step: every window alike. uniform_episode: a finished episode first, then a window of it. recent: a part
+    of the windows from the newest ones. prioritized: in proportion to a power of the world model's loss."""
+    recent_fraction: float = 0.5
+    """recent: probability that a window is drawn from the newest ones alone, and not from all."""
+    recent_windows: int = 50_000
+    """recent: how many windows are the newest ones; the shards hold equal parts of them."""
+    priority_exponent: float = 0.6
+    """prioritized: the power of the loss to which windows are drawn in proportion; 0 draws every window alike."""
+    compress: Literal["auto", "always", "never"] = "auto"
+    """LZ4-compress images before they leave an actor (2-6 times smaller); auto: only for redis."""
+    reading: Literal["auto", "service"] = "auto"
+    """auto: a learner on the replay's host reads lmdb files itself. service: batches always come over Ray."""
     prefill: int = 5000
     """Environment steps of uniform random actions before the first update."""
     pretrain: int = 100
     """Updates owed as soon as the prefill is there."""
-    sync: bool = True
-    """lmdb: flush every insert to the disk before acknowledging it, so that it survives a power loss."""
+    sync: Sync = "always"
+    """lmdb: when inserts are flushed to the disk. A power loss costs nothing (always: before each acknowledgement), the
+    last seconds (interval), or perhaps the whole replay (never); a killed process loses nothing in any case."""
+    sync_seconds: float = 1.0
+    """lmdb with sync interval: seconds between two flushes, and so about the most that a power loss costs."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +99,7 @@ class TrainingConfig:
     adam_epsilon: float = 1e-7
     """Adam's epsilon."""
     learner_threads: int = 0
-    """CPU threads of the learner; 0 leaves one core to the actors."""
+    """CPU threads of each learner; 0 leaves one core to the actors, and shares the others among the learners."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +134,14 @@ class WorldModelConfig:
     """Weight of the KL (beta)."""
     kl_clip: Literal["mean", "element"] = "mean"
     """Whether free nats apply to the mean KL or to each element (the older release)."""
+    contrastive_layers: int = 3
+    """Hidden layers of the contrastive objective's state model q(z|o)."""
+    contrastive_units: int = 400
+    """Units per hidden layer of the state model."""
+    contrastive_min_std: float = 0.01
+    """Added to the state model's standard deviation."""
+    nce_sum: Literal["observations", "states"] = "observations"
+    """What the contrastive normaliser sums over: the paper's eq. 12 (observations), or the released code (states)."""
     learning_rate: float = 6e-4
     """Adam's step size for the world model."""
 
@@ -145,6 +174,89 @@ class DreamerConfig:
     """Adam's step size for the actor."""
     value_learning_rate: float = 8e-5
     """Adam's step size for the value head."""
+    doubled_batch: bool = False
+    """Twice as many sequences per batch: what IDM's derived memories are compared with (IDM's ablations)."""
+
+
+Entropy = Literal["tanh_normal", "gaussian"]
+
+
+@dataclass(frozen=True)
+class NoValueConfig:
+    """Dreamer without a value head (Dreamer, eq. 4, figures 4 and 7)."""
+
+    discounted: bool = False
+    """Discount the imagined rewards (the released code) instead of summing them as they are (eq. 4)."""
+
+
+@dataclass(frozen=True)
+class BirdConfig:
+    """Bridging imagination and reality (BIRD, eq. 5-10)."""
+
+    confidence_on_value: bool = True
+    """Weight the value head's loss by confidence too (released code), not the actor's alone (the paper's text)."""
+    entropy_weight: float = 1e-8
+    """Weight of the policy's entropy at real states (w_MI)."""
+    entropy: Entropy = "tanh_normal"
+    """Entropy of the squashed policy, estimated from samples, or of the Gaussian before the tanh (eq. 10)."""
+    entropy_samples: int = 100
+    """Samples of the tanh_normal estimate."""
+
+
+@dataclass(frozen=True)
+class SoftBirdConfig:
+    """Entropy as a part of the imagined reward (Soft-BIRD, BIRD eq. 11-12)."""
+
+    alpha: float = 0.2
+    """Weight of the entropy beside the reward."""
+    entropy: Entropy = "tanh_normal"
+    """As bird.entropy; gaussian has no upper bound, so the policy may widen for ever."""
+    entropy_samples: int = 100
+    """Samples of the tanh_normal estimate."""
+
+
+@dataclass(frozen=True)
+class IdmConfig:
+    """Imagination with derived memory (IDM, eq. 1-8)."""
+
+    ablation: Literal["none", "without_evaluator", "without_derived_memory", "without_both"] = "none"
+    """What to leave out: reliability weights; derived starts; derived starts and decoding constraint."""
+    copies: int = 1
+    """Derived starts per start of imagination (K)."""
+    rho: float = 1.0
+    """Weight of the decoding constraint."""
+    delta: float = 3.0
+    """Nats by which the picture of a disturbed state may differ for free."""
+    sigma_h: float = 0.1
+    """Standard deviation of the noise on the deterministic state."""
+    sigma_n: float = 0.1
+    """Standard deviation of the noise on the stochastic state."""
+    overshoot: int = 10
+    """Steps of open-loop prediction that the trajectory evaluator learns to tell from reality (T)."""
+    evaluator_layers: int = 2
+    """Hidden layers of the trajectory evaluator."""
+    evaluator_units: int = 400
+    """Units per hidden layer of the trajectory evaluator."""
+    evaluator_learning_rate: float = 8e-5
+    """Adam's step size for the trajectory evaluator."""
+
+
+@dataclass(frozen=True)
+class PlanetConfig:
+    """Planning at every step (PlaNet)."""
+
+    horizon: int = 12
+    """Steps that are planned ahead."""
+    candidates: int = 1000
+    """Action sequences per iteration."""
+    iterations: int = 10
+    """Refits of the candidates' distribution."""
+    top: int = 100
+    """Best candidates that it is fitted to."""
+
+
+Precision = Literal["float32", "tf32", "bf16"]
+Compile = Literal["none", "default", "max"]
 
 
 @dataclass(frozen=True)
@@ -154,9 +266,9 @@ class Config:
     task: str = "walker_walk"
     """DMControl task (domain_task), or package.module:factory of any dm_env environment with 64x64 images."""
     algorithm: str = "dreamer"
-    """Behaviour that is learned on the world model."""
+    """Behaviour that is learnt on the world model: see above."""
     objective: str = "reconstruction"
-    """Representation objective of the world model."""
+    """What teaches the world model to see: reconstruction, contrastive or reward_only (Dreamer section 4)."""
     horizon: int = 15
     """Imagined steps per start (H)."""
     preset: str = "paper"
@@ -169,16 +281,41 @@ class Config:
     """ray: every role a process. inline: one process, deterministic for a seed."""
     ray_address: str = ""
     """Ray cluster to join ('auto' or host:port); empty starts a local one."""
+    offline: str = ""
+    """Dataset or run folder to train from: it is inserted at the start and nothing is collected. env_steps, prefill and
+    train_ratio say how many updates there are, as if those steps had been collected."""
+    ray_placement: Literal["anywhere", "labels"] = "anywhere"
+    """labels: roles only go to nodes that offer Ray's resource dreamfleet_actor, _learner or _replay."""
     actors: int = 4
     """Collector processes."""
+    actors_min: int = 0
+    """With actors_max: collectors come and go, never fewer than this; 0: as actors."""
+    actors_max: int = 0
+    """Most collectors. More start while the learner waits for environment steps and the cluster has room, and those
+    that have nothing to do end; a run begins with as many as --actors says, within these bounds. 0: as actors."""
     envs_per_actor: int = 4
     """Environments per collector, stepped together with one batched policy call."""
+    learners: int = 1
+    """Learner processes that share each batch, each on a GPU (or CPU) of its own: the same updates, faster."""
     train_ratio: float = 0.1
     """Updates per environment step."""
     replay_store: str = "lmdb"
-    """memory, or lmdb (embedded, on the run folder's disk)."""
+    """memory, lmdb (embedded, on the run folder's disk), or redis (servers of their own, for clusters)."""
+    redis_url: str = ""
+    """redis: servers, separated by commas, which the shards take in turn: redis[s]://[user@]host:port."""
+    redis_prefix: str = ""
+    """redis: name of this run's keys; empty makes one up and keeps it in config.yaml."""
+    redis_timeout: float = 300.0
+    """Seconds to wait for a Redis server that is away or full, or for room on a full disk, before the run ends with a
+    checkpoint (on a full disk, with the last one that it took)."""
     device: str = "auto"
     """Where the learner computes: auto, cpu, cuda or cuda:N."""
+    precision: Precision = "float32"
+    """What the learner's products and convolutions are computed in, all else stays float32. tf32: a GPU's shorter
+    float32, on a CPU the same as float32. bf16: fastest on a GPU; on a CPU slower than float32 without AMX."""
+    compile: Compile = "none"
+    """How the learner's update is made faster. default: on a GPU, captured as a CUDA graph and replayed (one learner
+    only); on a CPU, networks compiled by torch.compile: a few percent, for minutes of compiling. max: both."""
     eval_every: int = 10_000
     """Environment steps between evaluations; 0 evaluates only before and after."""
     eval_episodes: int = 1
@@ -189,14 +326,48 @@ class Config:
     """Angles in degrees; images are rotated by U(-angle, angle) at evaluation only."""
     keep_at: tuple[int, ...] = ()
     """Checkpoints at these update counts are never deleted."""
+    metrics_port: int = 9464
+    """Where Prometheus can read the run's numbers (/metrics); the next free port if it is taken; 0: nowhere."""
+    metrics_host: str = "127.0.0.1"
+    """Address that the port is opened on; anybody who reaches it may read."""
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     acting: ActingConfig = field(default_factory=ActingConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
     dreamer: DreamerConfig = field(default_factory=DreamerConfig)
+    no_value: NoValueConfig = field(default_factory=NoValueConfig)
+    bird: BirdConfig = field(default_factory=BirdConfig)
+    soft_bird: SoftBirdConfig = field(default_factory=SoftBirdConfig)
+    idm: IdmConfig = field(default_factory=IdmConfig)
+    planet: PlanetConfig = field(default_factory=PlanetConfig)
+
+    @property
+    def least_actors(self) -> int:
+        """Collectors that a run always wants."""
+        return self.actors_min or self.actors
+
+    @property
+    def most_actors(self) -> int:
+        """Collectors that a run never has more of."""
+        return self.actors_max or self.actors
+
+    @property
+    def first_actors(self) -> int:
+        """Collectors that a run begins with."""
+        return min(max(self.actors, self.least_actors), self.most_actors)
 
     @property
     def environments(self) -> int:
-        """Environments of the whole run."""
-        return self.actors * self.envs_per_actor
+        """Environments of the whole run: the most that it may have."""
+        return self.most_actors * self.envs_per_actor
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of one batch (B)."""
+        return self.training.batch_size * (2 if self.dreamer.doubled_batch else 1)
+
+    @property
+    def packs_images(self) -> bool:
+        """Whether chunks are compressed."""
+        return self.replay.compress == "always" or (self.replay.compress == "auto" and self.replay_store == "redis")

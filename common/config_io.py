@@ -25,6 +25,16 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, which also reads `6e-4` as a number (YAML 1.1 takes it for a string)."""
 
 
+def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    """A mapping as usual, but for a key that stands there twice: the first would be lost without a word."""
+    keys = [key.value for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise yaml.constructor.ConstructorError(None, None, f"{key} stands there twice", node.start_mark)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
@@ -41,7 +51,7 @@ def from_dict(mapping: Mapping[str, Any], base: Config | None = None) -> Config:
     Raises:
         UserError: a key is unknown or a value has the wrong type; the text names the dotted field.
     """
-    return _merge(mapping, Config() if base is None else base, prefix="")
+    return merge(mapping, Config() if base is None else base)
 
 
 def to_yaml(config: Config) -> str:
@@ -87,7 +97,17 @@ def _as_plain(value: Any) -> Any:
     return value
 
 
-def _merge(mapping: Mapping[str, Any], base: _Tree, prefix: str) -> _Tree:
+def merge(mapping: Mapping[str, Any], base: _Tree, prefix: str = "") -> _Tree:
+    """Any tree of dataclasses with the mapping's values in place of its own.
+
+    Args:
+        mapping: nested values by field name; it may name only some.
+        base: where the others come from.
+        prefix: what stands before a field's dotted name in an error.
+
+    Raises:
+        UserError: a key is unknown or a value has the wrong type; the text names the dotted field.
+    """
     hints = get_type_hints(type(base))
     changes = {}
     for key, value in mapping.items():
@@ -99,7 +119,7 @@ def _merge(mapping: Mapping[str, Any], base: _Tree, prefix: str) -> _Tree:
         if dataclasses.is_dataclass(current) and not isinstance(current, type):
             if not isinstance(value, Mapping):
                 raise UserError(f"{dotted}: {value!r} is no mapping of fields")
-            changes[key] = _merge(value, current, prefix=f"{dotted}.")
+            changes[key] = merge(value, current, prefix=f"{dotted}.")
         else:
             changes[key] = _checked(value, hints[key], dotted)
     return dataclasses.replace(base, **changes)
@@ -121,8 +141,17 @@ def _checked(value: Any, hint: Any, dotted: str) -> Any:
         if not isinstance(value, list | tuple):
             raise UserError(f"{dotted}: {value!r} is no list")
         return tuple(_checked(item, arguments[0], f"{dotted}[{index}]") for index, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise UserError(f"{dotted}: {value!r} is no mapping with names as keys")
+        return {key: _checked(item, arguments[1], f"{dotted}.{key}") for key, item in value.items()}
+    if hint is Any:
+        return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise UserError(f"{dotted}: a whole number of {value.bit_length()} bits is too large") from None
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         names = {int: "whole number", float: "number", bool: "true or false", str: "string"}
         raise UserError(f"{dotted}: {value!r} is no {names[hint]}")

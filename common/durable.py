@@ -26,6 +26,10 @@ def sync_folder(path: Path) -> None:
 def replace_durably(path: Path, data: bytes) -> None:
     """Writes a file under a temporary name and renames it, so that readers see the old content or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
-    write_durably(temporary, data)
-    os.replace(temporary, path)
+    try:
+        write_durably(temporary, data)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)

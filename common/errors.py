@@ -1,5 +1,9 @@
-"""The one error that a user caused and can mend."""
+"""Errors that more than one room knows of."""
 
 
 class UserError(Exception):
     """Bad input: its text is one line that says what to do. The command line prints it and exits with code 2."""
+
+
+class NoWindowsError(Exception):
+    """Nothing can be drawn yet: no episode is long enough, or, where whole episodes are drawn, none has finished."""

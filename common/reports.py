@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from common.usage import Usage
+
 
 @dataclass(frozen=True)
 class EpisodeReport:
@@ -29,7 +31,7 @@ class CollectReport:
         environment_failures: environments rebuilt after an exception.
         weights_version: the version the policy acts with.
         insert_wait_seconds: time spent waiting for acknowledgements.
-        resident_bytes: memory of the collector's process.
+        usage: of the collector's process.
     """
 
     stepped: int
@@ -39,23 +41,49 @@ class CollectReport:
     environment_failures: int
     weights_version: int
     insert_wait_seconds: float
-    resident_bytes: int
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    """The learner's GPU: how busy it was lately (0 to 1; None where NVIDIA's library is not there), and its memory."""
+
+    busy: float | None
+    used_bytes: int
+    total_bytes: int
 
 
 @dataclass(frozen=True)
 class UpdateReport:
-    """One call of `Learner.update`: metrics are means over the call's updates."""
+    """One call of `Learner.update`: metrics are means over the call's updates, seconds are sums.
+
+    Attributes:
+        gpu: None where the learner computes on the CPU.
+        lost: why another of several learners cannot be reached any more; empty while all can. The metrics are then of
+            this one's share alone.
+    """
 
     updates: int
     metrics: dict[str, float]
     batch_wait_seconds: float
     update_seconds: float
-    resident_bytes: int
+    usage: Usage
+    gpu: GpuUse | None = None
+    lost: str = ""
 
 
 @dataclass(frozen=True)
 class ReplayReport:
-    """What a replay shard holds: counts are of stored rows unless they say otherwise."""
+    """What a replay shard holds: counts are of stored rows unless they say otherwise.
+
+    Attributes:
+        inserted_chunks: newly stored since the shard's process began.
+        sampled_sequences: drawn since the shard's process began.
+        life: another one whenever the shard has begun anew or its store was out of reach: of what was under way then,
+            some may be stored that nobody was told of.
+        trouble: why the store takes or gives nothing now; empty while it does.
+        process: another one whenever the shard's process has begun anew.
+    """
 
     rows: int
     env_steps: int
@@ -65,7 +93,12 @@ class ReplayReport:
     windows: int
     short_fragments: int
     bytes: int
-    resident_bytes: int
+    inserted_chunks: int
+    sampled_sequences: int
+    usage: Usage
+    life: str = ""
+    trouble: str = ""
+    process: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +111,7 @@ class EvaluationReport:
         rotation_degrees: images were rotated by U(−this, this).
         frames: the episodes asked for as video, each uint8 (T, 64, 64, 3).
         wall_seconds: how long the evaluation took.
-        resident_bytes: memory of the evaluator's process.
+        usage: of the evaluator's process.
     """
 
     weights_version: int
@@ -86,4 +119,4 @@ class EvaluationReport:
     rotation_degrees: float
     frames: list[NDArray[np.uint8]]
     wall_seconds: float
-    resident_bytes: int
+    usage: Usage

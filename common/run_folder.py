@@ -5,12 +5,11 @@ config.yaml  metrics.jsonl  evaluations.jsonl  checkpoints/<updates>/  replay/  
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import os
 import shutil
-import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from common.config_io import load_config, read_yaml, to_yaml
 from common.durable import replace_durably
 from common.errors import UserError
 from common.jsonl import JsonLines, as_json
+from common.lock import InUseError, claim
+from common.room import Room
 
 
 class RunFolder:
@@ -29,11 +30,13 @@ class RunFolder:
     Attributes:
         path: the folder.
         skipped: damaged checkpoints that the last `newest_checkpoint` passed over, newest first.
+        room: how whatever is written here waits on a full disk; as it comes, it does not, and is a UserError.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.skipped: list[Path] = []
+        self.room = Room()
         self._metrics = JsonLines(self.path / "metrics.jsonl")
         self._evaluations = JsonLines(self.path / "evaluations.jsonl")
         self._lock: int | None = None
@@ -59,34 +62,34 @@ class RunFolder:
         return self.path / "videos"
 
     @property
+    def metrics_target(self) -> Path:
+        """Where Prometheus finds the run; there while it goes on, and after it died."""
+        return self.path / "metrics_target.json"
+
+    @property
     def exists(self) -> bool:
         """Whether a run was begun here: its configuration is there."""
         return self.config_path.exists()
 
     def create(self, config: Config) -> None:
         """Makes the layout and writes config.yaml, in one piece; a run already here gets the new configuration."""
-        self._make_folders()
-        replace_durably(self.config_path, to_yaml(config).encode())
+        self.room.write(self.path, self._make_folders)
+        self._replace(self.config_path, to_yaml(config))
 
     def lock(self) -> None:
         """Claims the folder for this process until `unlock` or its end, and clears what a killed run left half-written.
 
         Raises:
-            UserError: another run uses the folder, or it cannot be made or written.
+            InUseError: another run uses the folder.
+            UserError: it cannot be made or written.
         """
         try:
             self._make_folders()
-            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = claim(self.path)
         except OSError as error:
             raise UserError(f"cannot use {self.path} as a run folder: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(descriptor, 256, 0).decode(errors="replace").strip() or "another process"
-            os.close(descriptor)
-            raise UserError(f"{self.path} is in use by {owner}; stop that run or name another --run-dir") from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        except InUseError as error:
+            raise InUseError(f"{error}; stop that run or name another --run-dir") from error
         self._lock = descriptor
         checkpoint.recover(self._checkpoints)
 
@@ -103,6 +106,28 @@ class RunFolder:
     def next_weights_version(self) -> int:
         """A number above that of all weights published so far, in killed lives of the run too."""
         return self._count(".weights_version")
+
+    def write_totals(self, totals: Mapping[str, Any]) -> None:
+        """Keeps sums over the whole run, killed lives included; a power loss may take the newest ones."""
+        temporary = self._totals.with_name(".totals.tmp")
+        temporary.write_text(as_json(totals))
+        os.replace(temporary, self._totals)  # not flushed: it is written every second
+
+    def totals(self) -> dict[str, Any]:
+        """What `write_totals` wrote last; nothing where that was lost."""
+        try:
+            totals = json.loads(self._totals.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return totals if isinstance(totals, dict) else {}
+
+    def write_metrics_target(self, target: Mapping[str, Any]) -> None:
+        """Says in metrics_target.json where Prometheus finds the run, as its file service discovery reads it."""
+        replace_durably(self.metrics_target, as_json([target]).encode())
+
+    def remove_metrics_target(self) -> None:
+        """The run is nowhere to be found any more."""
+        self.metrics_target.unlink(missing_ok=True)
 
     def read_config(self) -> dict[str, Any]:
         """config.yaml as nested dictionaries.
@@ -124,11 +149,11 @@ class RunFolder:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Adds one line to metrics.jsonl."""
-        self._metrics.append(record)
+        self.room.write(self._metrics.path, lambda: self._metrics.append(record))
 
     def append_evaluation(self, record: Mapping[str, Any]) -> None:
         """Adds one line to evaluations.jsonl."""
-        self._evaluations.append(record)
+        self.room.write(self._evaluations.path, lambda: self._evaluations.append(record))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl, oldest first."""
@@ -147,7 +172,7 @@ class RunFolder:
             state: JSON values with string keys, kept in state.json.
         """
         path = self._checkpoints / str(updates)
-        checkpoint.write(path, updates, files, state)
+        self.room.write(path, lambda: checkpoint.write(path, updates, files, state))
         self.skipped = [damaged for damaged in self.skipped if damaged != path]
         return path
 
@@ -168,6 +193,27 @@ class RunFolder:
                 self.skipped.append(path)
         return None
 
+    def whole_checkpoints(self) -> Iterator[Checkpoint]:
+        """Every whole checkpoint, every file verified, oldest first; damaged ones are passed over."""
+        for updates in self.checkpoint_updates():
+            with contextlib.suppress(DamagedCheckpointError):
+                yield checkpoint.open_checkpoint(self._checkpoints / str(updates))
+
+    def checkpoint_at(self, updates: int) -> Checkpoint:
+        """The whole checkpoint of this update count.
+
+        Raises:
+            UserError: there is none, or it is damaged.
+        """
+        there = self.checkpoint_updates()
+        if updates not in there:
+            known = ", ".join(map(str, there)) or "none"
+            raise UserError(f"{self.path} has no checkpoint at {updates} updates; there are: {known}")
+        try:
+            return checkpoint.open_checkpoint(self._checkpoints / str(updates))
+        except DamagedCheckpointError as error:
+            raise UserError(f"the checkpoint is damaged: {error}") from error
+
     def prune_checkpoints(self, keep_newest: int = 3, keep_at: Collection[int] = ()) -> None:
         """Deletes all but the newest checkpoints and those at the update counts in `keep_at`.
 
@@ -182,7 +228,7 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json in one piece."""
-        replace_durably(self.path / "summary.json", (as_json(summary, indent=2) + "\n").encode())
+        self._replace(self.path / "summary.json", as_json(summary, indent=2) + "\n")
 
     def summary(self) -> dict[str, Any] | None:
         """summary.json; none before the run has written it."""
@@ -193,12 +239,19 @@ class RunFolder:
         """Counts up a file of the folder; the number is on the disk before it is used."""
         path = self.path / name
         number = int(path.read_text()) + 1 if path.exists() else 1
-        replace_durably(path, f"{number}\n".encode())
+        self._replace(path, f"{number}\n")
         return number
+
+    def _replace(self, path: Path, text: str) -> None:
+        self.room.write(path, lambda: replace_durably(path, text.encode()))
 
     @property
     def _checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def _totals(self) -> Path:
+        return self.path / ".totals"
 
     def _make_folders(self) -> None:
         for folder in (self.path, self._checkpoints, self.replay, self.tensorboard, self.videos):
