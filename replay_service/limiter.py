@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from common.config import Config
 from common.errors import UserError
 
+LEAST_TRAIN_RATIO = 1e-9  # below, an update would take more environment steps than any run has
 _ROUNDING = 1e-6  # sums of floats are off by less; no count may change by one because of it
 
 
@@ -21,7 +22,7 @@ class RateLimiter:
 
     A run that resumes, or that loses stored rows, starts again within the band: what the error was beyond it is dropped
     and counted, so that neither side makes up for it in a burst. After a loss the learner waits until `prefill`
-    environment steps are there again.
+    environment steps are there again. When the train ratio changes, both sides keep their places in the band.
 
     Args:
         train_ratio: updates an environment step.
@@ -53,26 +54,12 @@ class RateLimiter:
         held_env_steps: int = 0,
         window_env_steps: int = 0,
     ) -> None:
-        if not (train_ratio > 0 and prefill >= 0 and pretrain >= 0 and tolerance > 0):
-            raise UserError(
-                f"--train-ratio {train_ratio} and the limiter's tolerance {tolerance} must be above 0, "
-                f"--replay.prefill {prefill} and --replay.pretrain {pretrain} not below"
-            )
-        slack = train_ratio * max(1, held_env_steps)
-        if pretrain + 2 * tolerance <= slack:
-            raise UserError(
-                f"with a limiter tolerance of {tolerance} updates the learner would wait for rows that actors hold "
-                f"back until a chunk is full; it must be above {(slack - pretrain) / 2}"
-            )
-        shortfall = math.ceil(window_env_steps - prefill - tolerance / train_ratio - _ROUNDING)
-        if shortfall > 0:
-            raise UserError(
-                f"--replay.prefill {prefill} would stop the actors before there is anything to train on "
-                f"(up to {window_env_steps} environment steps); give at least {prefill + shortfall}"
-            )
-        self._train_ratio = train_ratio
         self._prefill = prefill
         self._pretrain = pretrain
+        self._held_env_steps = held_env_steps
+        self._window_env_steps = window_env_steps
+        self._refuse_deadlock(train_ratio, tolerance)
+        self._train_ratio = train_ratio
         self._tolerance = tolerance
         self._offset = 0.0  # what the error is shifted by, so that it went on within the band
         self.updates = 0
@@ -96,9 +83,19 @@ class RateLimiter:
         )
 
     @property
+    def train_ratio(self) -> float:
+        """Updates an environment step, as they are held now."""
+        return self._train_ratio
+
+    @property
     def error(self) -> float:
         """Updates done beyond those that the inserted environment steps call for."""
         return self.updates + self._offset - self._called_for()
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """Where the error stays: at the lower end inserts wait, at the upper end the learner."""
+        return -self._tolerance, self._pretrain + self._tolerance
 
     def inserted(self, env_steps: int) -> None:
         """Environment steps were newly stored."""
@@ -137,9 +134,28 @@ class RateLimiter:
         self.lost_env_steps += env_steps
         self._resume_at(error)
 
+    def set_train_ratio(self, train_ratio: float) -> None:
+        """Changes the updates an environment step from here on; the band stays as wide in environment steps.
+
+        Both sides keep their places: what the error is beyond [0, pretrain] is counted in environment steps and goes
+        with the ratio. So a side that waits goes on waiting, and nobody catches up on what the new ratio would have
+        called for in the past.
+
+        Raises:
+            UserError: with this ratio both sides would wait for each other for ever; nothing has changed.
+        """
+        scale = train_ratio / self._train_ratio
+        self._refuse_deadlock(train_ratio, self._tolerance * scale)
+        error = self.error
+        plain = min(max(error, 0.0), float(self._pretrain))
+        self._train_ratio = train_ratio
+        self._tolerance *= scale
+        self._resume_at(plain + (error - plain) * scale)
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, in values that JSON keeps exactly."""
         return {
+            "train_ratio": self._train_ratio,
             "updates": self.updates,
             "env_steps": self.env_steps,
             "lost_env_steps": self.lost_env_steps,
@@ -149,13 +165,15 @@ class RateLimiter:
             "replay_debt_dropped_updates": self.replay_debt_dropped_updates,
         }
 
-    def restore(self, state: Mapping[str, Any], stored_env_steps: int) -> None:
-        """Goes on from a checkpoint with stores that may hold more than it knew of, or less.
+    def restore(self, state: Mapping[str, Any], stored_env_steps: int, coming_env_steps: int = 0) -> None:
+        """Goes on from a checkpoint, at its train ratio, with stores that may hold more than it knew of, or less.
 
         Args:
             state: what `state` returned, perhaps with other settings than those of now.
             stored_env_steps: environment steps ever inserted into the stores as they are now, evicted ones included.
+            coming_env_steps: environment steps that may be inserted yet without being allowed again.
         """
+        self.set_train_ratio(state.get("train_ratio", self._train_ratio))  # older checkpoints have none
         self.updates = state["updates"]
         self.env_steps = state["env_steps"]
         self.lost_env_steps = state["lost_env_steps"]
@@ -168,7 +186,29 @@ class RateLimiter:
             self.lose(-difference)
         else:
             self.inserted(difference)
-            self._resume_at(self.error)
+            self._resume_at(self.error, coming_env_steps)
+
+    def _refuse_deadlock(self, train_ratio: float, tolerance: float) -> None:
+        prefill, pretrain = self._prefill, self._pretrain
+        if not LEAST_TRAIN_RATIO <= train_ratio < math.inf:
+            raise UserError(f"--train-ratio {train_ratio} must be a finite number, at least {LEAST_TRAIN_RATIO:g}")
+        if not (prefill >= 0 and pretrain >= 0 and tolerance > 0):
+            raise UserError(
+                f"the limiter's tolerance {tolerance} must be above 0, "
+                f"--replay.prefill {prefill} and --replay.pretrain {pretrain} not below"
+            )
+        slack = train_ratio * max(1, self._held_env_steps)
+        if pretrain + 2 * tolerance <= slack:
+            raise UserError(
+                f"with a limiter tolerance of {tolerance} updates the learner would wait for rows that actors hold "
+                f"back until a chunk is full; it must be above {(slack - pretrain) / 2}"
+            )
+        shortfall = math.ceil(self._window_env_steps - prefill - tolerance / train_ratio - _ROUNDING)
+        if shortfall > 0:
+            raise UserError(
+                f"--replay.prefill {prefill} would stop the actors before there is anything to train on "
+                f"(up to {self._window_env_steps} environment steps); give at least {prefill + shortfall}"
+            )
 
     def _stored(self) -> int:
         return self.env_steps - self.lost_env_steps
@@ -177,12 +217,13 @@ class RateLimiter:
         """g, of the environment steps that the stores still know of."""
         return self._train_ratio * max(0, self._stored() - self._prefill)
 
-    def _resume_at(self, error: float) -> None:
-        """Goes on with this error, clipped into the band."""
+    def _resume_at(self, error: float, coming_env_steps: int = 0) -> None:
+        """Goes on with this error, clipped so that it is in the band, and stays there when these steps have come."""
         # While the prefill is missing nothing may be owed, or inserts would stop before there is a window to draw.
-        lowest = 0.0 if self._stored() < self._prefill else -self._tolerance
+        lowest = 0.0 if self._stored() < self._prefill else self._train_ratio * coming_env_steps - self._tolerance
         clipped = min(max(error, lowest), self._pretrain + self._tolerance)
-        self.replay_debt_dropped_updates += abs(clipped - error)
+        if abs(clipped - error) > _ROUNDING:
+            self.replay_debt_dropped_updates += abs(clipped - error)
         self._offset = clipped - self.updates + self._called_for()
 
 
@@ -196,6 +237,6 @@ def first_window_env_steps(config: Config) -> int:
     actions = math.ceil(config.environment.time_limit / repeat)
     if length > actions + 1:
         raise UserError(f"--training.batch-length {length} is longer than an episode, which has {actions + 1} rows")
-    if config.replay.sampling == "uniform_step":
+    if config.replay.sampling != "uniform_episode":
         actions = min(actions, length + config.replay.chunk_rows)
     return config.environments * repeat * actions

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.config import Config, ReplayConfig
-from common.errors import UserError
-from common.memory import resident_bytes
+from common.errors import NoWindowsError, UserError
 from common.reports import ReplayReport
 from common.seeding import derive_seed
-from common.sequence import ROW_FIELDS, Rows
-from replay_service.codec import BytesLike, CodecError, Header, decode, read_header, views
+from common.sequence import ChunkKey, Rows, StreamKey
+from common.usage import usage
+from replay_service.codec import BytesLike, CodecError, Header, Layout, check
+from replay_service.first_look import FirstLook
 from replay_service.limiter import first_window_env_steps
-from replay_service.stores import Store, open_store
+from replay_service.parcel import Draw, Parcel, read_parcel, unpack
+from replay_service.samplers import SAMPLERS
+from replay_service.stores import open_store
+from replay_service.stores.interface import Entry, Mark, Store
+from replay_service.stores.trouble import StoreChangedError, StoreUnavailableError
 from replay_service.windows import WindowIndex
 
-
-class NoWindowsError(Exception):
-    """Nothing can be drawn yet: no episode is long enough, or, where whole episodes are drawn, none has finished."""
+_Result = TypeVar("_Result")
+_Arrived = tuple[Header, BytesLike]
+_NO_MARK: Mark = (-1, -1)
 
 
 class _Held(NamedTuple):
-    """Where a stored chunk's payload starts in its bytes, and how much it holds."""
+    """Where a stored chunk's arrays lie in its bytes, and how much it holds."""
 
-    offset: int
-    rows: int
+    layout: Layout
     env_steps: int
 
 
@@ -62,56 +69,82 @@ class Replay:
         self._action_repeat = action_repeat
         self._capacity = config.capacity // config.shards
         self._rng = np.random.default_rng(seed)
-        self._index = WindowIndex(batch_length, config.sampling)
-        self._held: OrderedDict[int, _Held] = OrderedDict()  # by sequence number, oldest first
-        self._env_steps = 0
-        self._next_sequence = 0
-        self._marks = store.marks()
-        for sequence, header in store.scan():
-            self._enter(sequence, header)
+        self._config = config
+        self._trouble = ""
+        self._process = secrets.token_hex(8)
+        self._inserted_chunks = 0
+        self._sampled_sequences = 0
+        self._take_up()
 
     @property
     def windows(self) -> int:
         """Windows that can be drawn now; the shards share a batch in proportion to them."""
         return self._index.drawable_windows
 
-    def insert(self, data: BytesLike) -> int:
-        """Stores an encoded chunk unless it was inserted before, and evicts the oldest ones above the capacity.
+    def insert(self, *chunks: BytesLike) -> int:
+        """Stores encoded chunks unless they were inserted before, and evicts the oldest ones above the capacity.
 
-        Returning is the acknowledgement. The chunks of one stream must come in order, each not before its predecessor
-        was acknowledged (or behind it in a channel that keeps order): one that comes after a later chunk of its stream
-        counts as inserted before.
+        Returning is the acknowledgement of all of them. The chunks of one stream must come in order, each not before
+        its predecessor was acknowledged (or behind it in a channel that keeps order): one that comes after a later
+        chunk of its stream counts as inserted before.
 
         Args:
-            data: what `codec.encode` returned.
+            chunks: what `codec.encode` returned; those given together are stored together, which is cheaper.
 
         Returns:
             environment steps newly stored; 0 for a chunk that was inserted before, even one evicted long ago.
 
         Raises:
-            CodecError: the bytes are no chunk, or its actions have another size.
+            CodecError: the bytes of one are no chunk, or its actions have another size; none was stored.
+            StoreUnavailableError: the store's server takes nothing now; inserting again is safe.
         """
-        header = read_header(data)
-        decode(data)  # holds the payload against its checksum
-        if header.action_size != self._action_size:
-            raise CodecError(
-                f"a chunk with actions of size {header.action_size}; this replay's are {self._action_size}"
-            )
-        mark = (header.key.episode, header.key.index)
-        if mark <= self._marks.get(header.key.stream, (-1, -1)):
-            return 0
-        env_steps = header.env_steps(self._action_repeat)
-        evict = self._surplus(self._env_steps + env_steps - self._capacity)
-        self._store.append(self._next_sequence, header.key, data, env_steps, evict)
-        self._marks[header.key.stream] = mark
-        for sequence in evict:
-            self._env_steps -= self._held.pop(sequence).env_steps
-            self._index.evict()
-        self._enter(self._next_sequence, header)
-        return env_steps
+        arrived = [(check(data), data) for data in chunks]
+        for header, _ in arrived:
+            if header.action_size != self._action_size:
+                raise CodecError(
+                    f"a chunk with actions of size {header.action_size}; this replay's are {self._action_size}"
+                )
+        return sum(self._with_store(partial(self._append, group)) for group in self._groups(arrived))
+
+    def takes(self, key: ChunkKey) -> bool:
+        """Whether a chunk of this name would be stored: neither it nor a later one of its stream ever was."""
+        return (key.episode, key.index) > self._marks.get(key.stream, _NO_MARK)
+
+    def draw(self, batch_size: int) -> Draw:
+        """Draws windows independently, with replacement.
+
+        Args:
+            batch_size: B, windows drawn.
+
+        Returns:
+            which rows of which chunks they are; until the next `insert`, all of these are there.
+
+        Raises:
+            NoWindowsError: nothing can be drawn yet.
+        """
+        if self.windows == 0:
+            raise NoWindowsError(f"no episode with {self._batch_length} rows can be drawn yet")
+        pieces = self._index.draw(batch_size, self._rng)
+        self._sampled_sequences += batch_size
+        chunks, pieces[:, 2] = np.unique(pieces[:, 2], return_inverse=True)
+        sequences = chunks.tolist()
+        layouts = np.array([self._held[sequence].layout for sequence in sequences], np.int64)
+        return Draw(batch_size, self._batch_length, pieces, sequences, layouts)
+
+    @contextmanager
+    def drawn(self, batch_size: int) -> Iterator[Parcel]:
+        """Draws windows, as `draw` does, and reads them; the rows lie in the store until the block ends.
+
+        Raises:
+            NoWindowsError: nothing can be drawn yet.
+            StoreUnavailableError: the store's server gives nothing now.
+            CodecError: a chunk was damaged since it was stored.
+        """
+        with ExitStack() as reading:
+            yield self._with_store(lambda: self._read(batch_size, reading))
 
     def sample(self, batch_size: int, out: Rows | None = None) -> Rows:
-        """Draws windows independently, with replacement, and copies them into one batch.
+        """Draws windows, as `draw` does, and copies them into one batch.
 
         Args:
             batch_size: B, windows drawn.
@@ -122,23 +155,25 @@ class Replay:
 
         Raises:
             NoWindowsError: nothing can be drawn yet.
+            StoreUnavailableError: the store's server gives nothing now.
+            CodecError: a chunk was damaged since it was stored.
         """
-        if self.windows == 0:
-            raise NoWindowsError(f"no episode with {self._batch_length} rows can be drawn yet")
         leading = (batch_size, self._batch_length)
         if out is None:
             out = Rows.empty(leading, self._action_size)
         elif out.action.shape != (*leading, self._action_size):
             raise ValueError(f"out has actions of shape {out.action.shape}, not {(*leading, self._action_size)}")
-        pieces = self._index.draw(batch_size, self._rng)
-        sequences = list({piece.sequence for piece in pieces})
-        targets = [getattr(out, name) for name in ROW_FIELDS]
-        with self._store.read(sequences) as buffers:
-            chunks = {sequence: self._arrays(sequence, data) for sequence, data in zip(sequences, buffers, strict=True)}
-            for window, row, sequence, start, stop in pieces:
-                for target, source in zip(targets, chunks[sequence], strict=True):
-                    target[window, row : row + stop - start] = source[start:stop]
-        return out
+        with self.drawn(batch_size) as parcel:
+            return unpack(parcel, out)
+
+    def prioritise(self, starts: NDArray[np.int64], losses: NDArray[np.float32]) -> None:
+        """What the model lost on windows that were drawn, so that the next ones are drawn by it.
+
+        Args:
+            starts: int64 (n,), sequence numbers of the chunks in which they start: `Draw.starts`.
+            losses: (n,), in nats.
+        """
+        self._sampler.prioritise(starts, losses)
 
     def report(self) -> ReplayReport:
         """What the shard holds now."""
@@ -150,8 +185,13 @@ class Replay:
             episodes=self._index.episodes,
             windows=self.windows,
             short_fragments=self._index.short_fragments,
-            bytes=self._store.bytes,
-            resident_bytes=resident_bytes(),
+            bytes=self._store.stored_bytes,
+            inserted_chunks=self._inserted_chunks,
+            sampled_sequences=self._sampled_sequences,
+            usage=usage(),
+            life=self._life,
+            trouble=self._trouble,
+            process=self._process,
         )
 
     def random_state(self) -> dict[str, Any]:
@@ -159,15 +199,96 @@ class Replay:
         return dict(self._rng.bit_generator.state)
 
     def set_random_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on drawing where `random_state` was taken; the same chunks held, the same windows are drawn."""
+        """Goes on drawing where `random_state` was taken; the same chunks held, the same windows are drawn.
+
+        Priorities are no part of it: they begin anew with the shard.
+        """
         self._rng.bit_generator.state = dict(state)
 
     def close(self) -> None:
         """Closes the store."""
         self._store.close()
 
+    def _groups(self, arrived: Sequence[_Arrived]) -> Iterator[list[_Arrived]]:
+        """Splits what arrived so that no chunk would evict one of its own group."""
+        group: list[_Arrived] = []
+        env_steps = 0
+        for header, data in arrived:
+            env_steps += header.env_steps(self._action_repeat)
+            if group and env_steps > self._capacity:
+                yield group
+                group, env_steps = [], header.env_steps(self._action_repeat)
+            group.append((header, data))
+        if group:
+            yield group
+
+    def _append(self, group: Sequence[_Arrived]) -> int:
+        """Stores the new ones among a group's chunks; returns their environment steps."""
+        new: list[_Arrived] = []
+        newest: dict[StreamKey, Mark] = {}
+        for header, data in group:
+            stream, mark = header.key.stream, (header.key.episode, header.key.index)
+            if mark > max(self._marks.get(stream, _NO_MARK), newest.get(stream, _NO_MARK)):
+                newest[stream] = mark
+                new.append((header, data))
+        if not new:
+            return 0
+        entries = [
+            Entry(self._next_sequence + place, header.key, data, header.env_steps(self._action_repeat))
+            for place, (header, data) in enumerate(new)
+        ]
+        env_steps = sum(entry.env_steps for entry in entries)
+        evict = self._surplus(self._env_steps + env_steps - self._capacity)
+        self._store.append(entries, evict)
+        self._inserted_chunks += len(entries)
+        self._marks |= newest
+        for sequence in evict:
+            self._env_steps -= self._held.pop(sequence).env_steps
+            self._index.evict()
+        for entry, (header, _) in zip(entries, new, strict=True):
+            self._enter(entry.sequence, header)
+        return env_steps
+
+    def _read(self, batch_size: int, reading: ExitStack) -> Parcel:
+        draw = self.draw(batch_size)
+        chunks = reading.enter_context(self._store.read(draw.sequences))
+        self._first_look.check(draw, chunks)
+        return read_parcel(draw, chunks, self._action_size)
+
+    def _take_up(self) -> None:
+        """Takes up what the store holds, in the place of all that was known."""
+        marks, held = self._store.marks(), self._store.scan()
+        self._marks = marks
+        self._first_look = FirstLook()
+        self._sampler = SAMPLERS[self._config.sampling](self._config)
+        self._index = WindowIndex(self._batch_length, self._sampler)
+        self._held: OrderedDict[int, _Held] = OrderedDict()  # by sequence number, oldest first
+        self._env_steps = 0
+        self._next_sequence = 0
+        for sequence, header in held:
+            self._enter(sequence, header)
+        self._life = secrets.token_hex(8)  # of a shard that began anew elsewhere, the process may have the same number
+        self._changed = False
+
+    def _with_store(self, operation: Callable[[], _Result]) -> _Result:
+        """Runs what reads or writes the store; if that was out of reach meanwhile, on what it holds now."""
+        while True:
+            try:
+                if self._changed:
+                    self._take_up()
+                result = operation()
+            except StoreChangedError:
+                self._changed = True
+            except StoreUnavailableError as error:
+                self._trouble = str(error)
+                self._life = secrets.token_hex(8)
+                raise
+            else:
+                self._trouble = ""
+                return result
+
     def _enter(self, sequence: int, header: Header) -> None:
-        held = _Held(header.offset, header.rows, header.env_steps(self._action_repeat))
+        held = _Held(header.layout, header.env_steps(self._action_repeat))
         self._held[sequence] = held
         self._index.append(sequence, header.key, header.rows, header.is_last)
         self._env_steps += held.env_steps
@@ -183,13 +304,8 @@ class Replay:
             env_steps -= held.env_steps
         return surplus
 
-    def _arrays(self, sequence: int, data: BytesLike) -> list[NDArray[Any]]:
-        held = self._held[sequence]
-        rows = views(data, held.offset, held.rows, self._action_size)
-        return [getattr(rows, name) for name in ROW_FIELDS]
 
-
-def open_replay(config: Config, folder: Path | None, shard: int, action_size: int) -> Replay:
+def open_replay(config: Config, folder: Path | None, shard: int, action_size: int, password: str = "") -> Replay:
     """Opens a shard of a run's replay with the store, sizes and seed that the configuration names.
 
     Args:
@@ -197,6 +313,7 @@ def open_replay(config: Config, folder: Path | None, shard: int, action_size: in
         folder: the run folder's `replay/`; None where there is no run folder.
         shard: which of `config.replay.shards` this is.
         action_size: A.
+        password: of the store's server, where it has one.
 
     Raises:
         UserError: the store cannot be opened, or nothing could ever be drawn from so small a capacity.
@@ -209,7 +326,7 @@ def open_replay(config: Config, folder: Path | None, shard: int, action_size: in
         )
     return Replay(
         config.replay,
-        store=open_store(config, folder, shard, action_size),
+        store=open_store(config, folder, shard, action_size, password),
         action_size=action_size,
         batch_length=config.training.batch_length,
         action_repeat=config.environment.action_repeat,

@@ -1,99 +1,48 @@
-"""Which windows of L rows can be drawn, and drawing them: every window alike, or every finished episode alike.
-
-A fragment is an unbroken run of one episode's chunks. A window is L consecutive rows of one fragment, across chunk
-borders; it is counted at the chunk in which it starts, so that evicting the oldest chunk removes exactly the windows
-that start in it. The counts lie in a sum tree: append, evict and draw cost O(log chunks).
-"""
+"""Which windows of L rows there are in the chunks held, and what a drawn one consists of."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
-
 import numpy as np
+from numpy.typing import NDArray
 
 from common.sequence import ChunkKey, StreamKey
-from replay_service.sum_tree import SumTree
-
-Sampling = Literal["uniform_step", "uniform_episode"]
-
-
-class Piece(NamedTuple):
-    """Rows `start` to `stop` of chunk `sequence`: they are rows `row` and following of window `window`."""
-
-    window: int
-    row: int
-    sequence: int
-    start: int
-    stop: int
-
-
-@dataclass(eq=False)
-class _Fragment:
-    """An unbroken run of one episode's chunks.
-
-    Attributes:
-        stream: who wrote it.
-        sequences: its chunks that are still held, ascending.
-        ends: for each of them, the rows of the fragment up to its end, counted from the fragment's very first row.
-        evicted: rows that are no longer held.
-        following: the chunk (episode, index) that would continue it.
-        finished: no chunk can follow.
-    """
-
-    stream: StreamKey
-    following: tuple[int, int]
-    sequences: list[int] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
-    evicted: int = 0
-    finished: bool = False
-
-    @property
-    def rows(self) -> int:
-        return self.ends[-1] - self.evicted
-
-    def first_row(self, position: int) -> int:
-        return self.ends[position - 1] if position else self.evicted
+from replay_service.fragments import Fragment
+from replay_service.ring import Ring
+from replay_service.samplers import Sampler
+from replay_service.samplers.sampler import Starts
 
 
 class WindowIndex:
     """The windows of `length` rows in the chunks held; chunks come and go in the order of their sequence numbers.
 
+    Adding, removing and drawing cost O(log chunks).
+
     Args:
         length: L, rows a window.
-        sampling: "uniform_step": every window alike. "uniform_episode": a finished fragment that has a window is drawn
-            first, all of them alike, then one of its windows.
+        sampler: draws; told of every window that comes or goes.
     """
 
-    def __init__(self, length: int, sampling: Sampling = "uniform_step") -> None:
+    def __init__(self, length: int, sampler: Sampler) -> None:
         self._length = length
-        self._sampling = sampling
-        self._fragments: OrderedDict[int, _Fragment] = OrderedDict()  # by sequence number of each chunk held
-        self._open: dict[StreamKey, _Fragment] = {}
-        self._starts = SumTree()  # by sequence: windows that start in the chunk
-        self._drawable: list[_Fragment] = []  # finished and with a window, in no order
-        self._place: dict[_Fragment, int] = {}  # of each of those in that list
-        self._finished_windows = 0
+        self._sampler = sampler
+        self._rows = Ring()  # of each chunk held, by sequence number
+        self._following = Ring()  # the next chunk of its fragment; 0 where there is none
+        self._fragments: dict[int, Fragment] = {}  # by their first chunk held
+        self._open: dict[StreamKey, Fragment] = {}
+        self._chunks = 0
         self.rows = 0
+        self.windows = 0
         self.episodes = 0
         self.short_fragments = 0
 
     def __len__(self) -> int:
         """Chunks held."""
-        return len(self._fragments)
-
-    @property
-    def windows(self) -> int:
-        """Windows held, whether or not their episode has finished."""
-        return self._starts.total
+        return self._chunks
 
     @property
     def drawable_windows(self) -> int:
         """Windows that `draw` can return: all of them, or those of finished episodes."""
-        return self._starts.total if self._sampling == "uniform_step" else self._finished_windows
+        return self._sampler.windows
 
     def append(self, sequence: int, key: ChunkKey, rows: int, is_last: bool) -> None:
         """Adds the newest chunk. It joins its episode when it is the very next chunk of it, else it begins a fragment.
@@ -105,64 +54,74 @@ class WindowIndex:
             is_last: whether the episode ended with it.
         """
         fragment = self._fragment_for(key)
-        self._fragments[sequence] = fragment
-        fragment.ends.append(rows + (fragment.ends[-1] if fragment.ends else 0))
-        fragment.sequences.append(sequence)
+        if fragment:
+            self._following[fragment.last] = sequence
+        else:
+            self._fragments[sequence] = fragment
+        self._rows[sequence] = rows
+        self._following[sequence] = 0
         fragment.following = (key.episode, key.index + 1)
+        self._chunks += 1
         self.rows += rows
-        self._count_new_starts(fragment)
+        self.windows -= fragment.windows
+        for number, starts in fragment.append(sequence, rows):
+            self._sampler.counted(number, starts)
+        self.windows += fragment.windows
         if is_last:
             self._finish(fragment)
 
     def evict(self) -> None:
         """Removes the oldest chunk, and with it the windows that start in it."""
-        sequence, fragment = self._fragments.popitem(last=False)
+        sequence = self._rows.first
+        while not self._rows[sequence]:  # a number that was never given
+            sequence += 1
+        fragment = self._fragments.pop(sequence)
+        self._chunks -= 1
+        self.rows -= self._rows[sequence]
+        self._rows.forget_before(sequence + 1)
+        self._following.forget_before(sequence + 1)
+        was_short = fragment.finished and not fragment.windows
+        self.windows -= fragment.windows
+        fragment.pop_first()
+        self.windows += fragment.windows
+        self._sampler.evicted(sequence)
         if fragment.finished:
-            self._count_finished(fragment, -1)
-        self.rows -= fragment.ends[0] - fragment.evicted
-        self._starts[sequence] = 0
-        self._starts.forget_before(sequence + 1)
-        if len(fragment.sequences) > 1:
-            fragment.evicted = fragment.ends.pop(0)
-            del fragment.sequences[0]
-            if fragment.finished:
-                self._count_finished(fragment, 1)
+            self.short_fragments += bool(fragment and not fragment.windows) - was_short
+            self._sampler.finished(fragment)
+        if fragment:
+            self._fragments[fragment.first] = fragment
             return
         self.episodes -= 1
         if not fragment.finished:
             del self._open[fragment.stream]
 
-    def draw(self, count: int, rng: np.random.Generator) -> list[Piece]:
-        """Draws `count` windows independently, with replacement, as the pieces of chunks they consist of.
+    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draws `count` windows independently, with replacement; `drawable_windows` must not be 0.
 
-        `drawable_windows` must not be 0.
+        Returns:
+            the pieces of chunks that they consist of, int64 (n, 5), window by window: (window, row, sequence, start,
+            stop) says that rows `start` to `stop` of chunk `sequence` are rows `row` and following of a window.
         """
-        if self._sampling == "uniform_step":
-            sequences, rows = self._starts.find(rng.integers(self._starts.total, size=count))
-            starts = [
-                (fragment := self._fragments[sequence], bisect_left(fragment.sequences, sequence), row)
-                for sequence, row in zip(sequences.tolist(), rows.tolist(), strict=True)
-            ]
-        else:
-            starts = [self._window_of(self._drawable[i], rng) for i in rng.integers(len(self._drawable), size=count)]
-        return [piece for window, start in enumerate(starts) for piece in self._pieces(window, *start)]
+        return self._pieces(self._sampler.draw(count, rng))
 
-    def _window_of(self, fragment: _Fragment, rng: np.random.Generator) -> tuple[_Fragment, int, int]:
-        """A uniformly drawn window of the fragment: the position of the chunk it starts in, and the row there."""
-        row = fragment.evicted + int(rng.integers(self._windows_of(fragment)))
-        position = bisect_right(fragment.ends, row)
-        return fragment, position, row - fragment.first_row(position)
+    def _pieces(self, starts: Starts) -> NDArray[np.int64]:
+        """Follows every window from chunk to chunk, all of them in step until each has its rows."""
+        sequence, start = starts
+        sequences, sizes = [sequence], [self._rows.take(sequence)]
+        reached = sizes[0] - start
+        while reached.min() < self._length:
+            sequences.append(self._following.take(sequences[-1]))
+            sizes.append(self._rows.take(sequences[-1]))
+            reached = reached + sizes[-1]
+        chunk, size = np.stack(sequences, 1), np.stack(sizes, 1)  # (count, most pieces of a window)
+        first = size.cumsum(1) - size - start[:, None]  # of each chunk, counted from the window's first row
+        row = np.maximum(first, 0)
+        stop = np.minimum(first + size, self._length)
+        window, piece = np.nonzero(row < self._length)  # the others lie beyond the window's end
+        row, first, stop, chunk = (column[window, piece] for column in (row, first, stop, chunk))
+        return np.stack([window, row, chunk, row - first, stop - first], 1)
 
-    def _pieces(self, window: int, fragment: _Fragment, position: int, start: int) -> Iterator[Piece]:
-        row = 0
-        while row < self._length:
-            rows = fragment.ends[position] - fragment.first_row(position)
-            stop = min(rows, start + self._length - row)
-            yield Piece(window, row, fragment.sequences[position], start, stop)
-            row += stop - start
-            position, start = position + 1, 0
-
-    def _fragment_for(self, key: ChunkKey) -> _Fragment:
+    def _fragment_for(self, key: ChunkKey) -> Fragment:
         fragment = self._open.get(key.stream)
         if fragment and fragment.following == (key.episode, key.index):
             return fragment
@@ -171,38 +130,11 @@ class WindowIndex:
         for other in [f for s, f in self._open.items() if s.actor == key.actor and s.incarnation < key.incarnation]:
             self._finish(other)  # that life of the actor is over: its episodes end where they are
         self.episodes += 1
-        self._open[key.stream] = _Fragment(key.stream, (key.episode, key.index))
+        self._open[key.stream] = Fragment(key.stream, (key.episode, key.index), self._length)
         return self._open[key.stream]
 
-    def _count_new_starts(self, fragment: _Fragment) -> None:
-        """A new last chunk completes windows that start in it and in the chunks just before it."""
-        starts_end = fragment.ends[-1] - self._length + 1
-        for position in reversed(range(len(fragment.sequences))):
-            first, end, sequence = fragment.first_row(position), fragment.ends[position], fragment.sequences[position]
-            starts = max(0, min(end, starts_end) - first)
-            if starts == self._starts[sequence] and starts == end - first:
-                return  # this chunk was full already, and so are those before it
-            self._starts[sequence] = starts
-
-    def _windows_of(self, fragment: _Fragment) -> int:
-        return max(0, fragment.rows - self._length + 1)
-
-    def _finish(self, fragment: _Fragment) -> None:
+    def _finish(self, fragment: Fragment) -> None:
         fragment.finished = True
         del self._open[fragment.stream]
-        self._count_finished(fragment, 1)
-
-    def _count_finished(self, fragment: _Fragment, sign: int) -> None:
-        """Enters a finished fragment, as it now is, into the counts and the list to draw from; sign −1 takes it out."""
-        windows = self._windows_of(fragment)
-        self._finished_windows += sign * windows
-        if windows == 0:
-            self.short_fragments += sign
-        elif sign > 0:
-            self._place[fragment] = len(self._drawable)
-            self._drawable.append(fragment)
-        else:
-            place, last = self._place.pop(fragment), self._drawable.pop()
-            if last is not fragment:
-                self._drawable[place] = last
-                self._place[last] = place
+        self.short_fragments += not fragment.windows
+        self._sampler.finished(fragment)

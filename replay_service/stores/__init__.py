@@ -2,66 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from common.config import Config
 from common.errors import UserError
-from common.sequence import ChunkKey, StreamKey
-from replay_service.codec import BytesLike, Header
-from replay_service.stores.lmdb import LmdbStore
+from replay_service.stores.interface import Store, StoreReader
+from replay_service.stores.lmdb import LmdbReader, LmdbStore
 from replay_service.stores.memory import MemoryStore
+from replay_service.stores.redis import RedisReader, RedisStore
 
-Mark = tuple[int, int]
+StoreFactory = Callable[[Config, Path | None, int, int, str], Store]
+ReaderFactory = Callable[[Config, Path, int, str], StoreReader]
 
-
-class Store(Protocol):
-    """Keeps encoded chunks by sequence number, and with them what was inserted so far; one writer at a time.
-
-    What a store promises for an appended chunk when a process or the power dies is its own matter; but a chunk, its
-    stream's mark, the environment steps and the evictions of one `append` are there together or not at all.
-    """
-
-    @property
-    def inserted_env_steps(self) -> int:
-        """Environment steps ever appended, evicted ones included."""
-
-    @property
-    def bytes(self) -> int:
-        """Memory or disk that the store takes."""
-
-    def append(self, sequence: int, key: ChunkKey, data: BytesLike, env_steps: int, evict: Sequence[int]) -> None:
-        """Stores one chunk under a sequence number above all before, and removes others.
-
-        Args:
-            sequence: the chunk's number.
-            key: its name; its (episode, index) becomes the mark of its stream.
-            data: what `codec.encode` returned; copied.
-            env_steps: environment steps in it.
-            evict: sequence numbers of chunks to remove.
-        """
-
-    def read(self, sequences: Sequence[int]) -> AbstractContextManager[list[BytesLike]]:
-        """The bytes of these chunks, in this order, valid until the block ends."""
-
-    def scan(self) -> list[tuple[int, Header]]:
-        """Sequence number and header of every chunk held, in the order in which they were appended."""
-
-    def marks(self) -> dict[StreamKey, Mark]:
-        """The (episode, index) of the last chunk appended for each stream, whether or not it is still held."""
-
-    def close(self) -> None:
-        """Lets go of memory, files and locks."""
+STORES: dict[str, StoreFactory] = {
+    "memory": MemoryStore.open_to_write,
+    "lmdb": LmdbStore.open_to_write,
+    "redis": RedisStore.open_to_write,
+}
+READERS: dict[str, ReaderFactory] = {"lmdb": LmdbReader.open, "redis": RedisReader.open}
 
 
-StoreFactory = Callable[[Config, Path | None, int, int], Store]
-
-STORES: dict[str, StoreFactory] = {"memory": MemoryStore.open, "lmdb": LmdbStore.open}
-
-
-def open_store(config: Config, folder: Path | None, shard: int, action_size: int) -> Store:
+def open_store(config: Config, folder: Path | None, shard: int, action_size: int, password: str = "") -> Store:
     """Opens the store that the configuration names, with whatever it already holds.
 
     Args:
@@ -69,6 +31,7 @@ def open_store(config: Config, folder: Path | None, shard: int, action_size: int
         folder: the run folder's `replay/`; None where there is no run folder.
         shard: which of the run's shards this is.
         action_size: A.
+        password: of the server, where the store is on one.
 
     Raises:
         UserError: there is no such store, or it cannot be opened.
@@ -77,4 +40,22 @@ def open_store(config: Config, folder: Path | None, shard: int, action_size: int
         raise UserError(
             f"--replay-store {config.replay_store}: there is no such store; choose from {', '.join(STORES)}"
         )
-    return STORES[config.replay_store](config, folder, shard, action_size)
+    return STORES[config.replay_store](config, folder, shard, action_size, password)
+
+
+def open_reader(config: Config, folder: Path, shard: int, password: str = "") -> StoreReader:
+    """Opens what a run has stored, whether or not the run is going on, without disturbing it.
+
+    Args:
+        config: the run's configuration.
+        folder: the run folder's `replay/`.
+        shard: which of the run's shards.
+        password: of the server, where the store is on one.
+
+    Raises:
+        UserError: the store keeps nothing, is not there, or cannot be read.
+        StoreUnavailableError: its server does not answer.
+    """
+    if config.replay_store not in READERS:
+        raise UserError(f"the {config.replay_store} store keeps nothing that could be read")
+    return READERS[config.replay_store](config, folder, shard, password)
