@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -21,5 +22,9 @@ class Batch(NamedTuple):
 
     @classmethod
     def from_rows(cls, rows: Rows, device: torch.device) -> Batch:
-        """Copies sampled rows (B, L) to `device`."""
-        return cls(*(torch.tensor(getattr(rows, name), device=device) for name in ROW_FIELDS))
+        """Sampled rows (B, L) on `device`: the CPU shares their memory, a GPU copies pinned memory without waiting."""
+        return cls(*(torch.from_numpy(getattr(rows, name)).to(device, non_blocking=True) for name in ROW_FIELDS))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with `function` applied to each part."""
+        return Batch(*(function(part) for part in self))

@@ -1,4 +1,4 @@
-"""The two densities of the model, as plain functions of reparameterised samples."""
+"""The densities of the model, as plain functions of reparameterised samples."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ LOG_2PI = math.log(2 * math.pi)
 def unit_normal_log_prob(mean: Tensor, value: Tensor) -> Tensor:
     """ln N(value; mean, 1) element by element: −½(value − mean)² − ½ ln 2π."""
     return -0.5 * (value - mean).square() - 0.5 * LOG_2PI
+
+
+def normal_log_prob(mean: Tensor, std: Tensor, value: Tensor) -> Tensor:
+    """ln N(value; mean, std²) element by element."""
+    return -0.5 * ((value - mean) / std).square() - std.log() - 0.5 * LOG_2PI
 
 
 class TanhNormal(NamedTuple):
@@ -41,7 +46,10 @@ class TanhNormal(NamedTuple):
 
         Uses ln(1 − tanh²u) = 2 (ln 2 − u − softplus(−2u)).
         """
-        standard = (pre_tanh - self.mean) / self.std
-        gaussian = -0.5 * standard.square() - self.std.log() - 0.5 * LOG_2PI
+        gaussian = normal_log_prob(self.mean, self.std, pre_tanh)
         log_slope = 2.0 * (math.log(2.0) - pre_tanh - functional.softplus(-2.0 * pre_tanh))
         return (gaussian - log_slope).sum(-1)
+
+    def entropy_before_tanh(self) -> Tensor:
+        """Entropy (...) of the Gaussian before the tanh: Σ_A ½ · ln(2πe·σ²)."""
+        return (self.std.log() + 0.5 * (LOG_2PI + 1.0)).sum(-1)

@@ -8,16 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from learner.deconvolution import deconvolve
 from learner.initialisation import initialise_like_keras
 
 
-def normalise(image: Tensor) -> Tensor:
+def normalise(image: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """uint8 images (..., 64, 64, 3) to network input (N, 3, 64, 64): image/255 − 0.5, leading axes flattened.
 
     The channels stay last in memory, where convolutions are fastest.
     """
     flat = image.flatten(0, -4)  # (N, 64, 64, 3)
-    return flat.permute(0, 3, 1, 2).float().div_(255.0).sub_(0.5)  # (N, 3, 64, 64)
+    return flat.permute(0, 3, 1, 2).to(dtype or torch.get_default_dtype()).div_(255.0).sub_(0.5)  # (N, 3, 64, 64)
 
 
 class Encoder(nn.Module):
@@ -61,9 +62,11 @@ class Decoder(nn.Module):
         assert bias is not None
         pixels = (self.dense(feature) @ weight.flatten(1)).unflatten(1, weight.shape[1:])  # (N, 4 · depth, 5, 5)
         x = functional.relu(pixels + bias[:, None, None])
-        for layer in self.layers[:-1]:
-            x = functional.relu(layer(x), inplace=True)
-        return self.layers[-1](x)
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers):
+            weight, bias = layer.parameters()
+            x = deconvolve(x, weight, bias, relu=number < last)
+        return x
 
 
 class Mlp(nn.Sequential):
@@ -71,7 +74,7 @@ class Mlp(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, layers: int, units: int) -> None:
         sizes = [inputs, *[units] * layers]
-        hidden = [m for i, o in pairwise(sizes) for m in (nn.Linear(i, o), nn.ELU())]
+        hidden = [m for i, o in pairwise(sizes) for m in (nn.Linear(i, o), nn.ELU(inplace=True))]
         super().__init__(*hidden, nn.Linear(sizes[-1], outputs))
         initialise_like_keras(self)
 
@@ -84,7 +87,7 @@ class ScalarHead(Mlp):
 
     def forward(self, feature: Tensor) -> Tensor:
         """Features (..., F) → one number each (...)."""
-        return super().forward(feature).squeeze(-1)
+        return super().forward(feature).squeeze(-1).to(feature.dtype)
 
 
 def _channels_last(layers: nn.ModuleList) -> None:

@@ -23,6 +23,8 @@ class Optimiser:
         for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
             parameter.grad = _laid_out_like(parameter, gradient)
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.clip, foreach=True)
+        # The fused step is the same either way; without this it refuses to be captured, with it it warns outside.
+        self.adam.param_groups[0]["capturable"] = norm.is_cuda and torch.cuda.is_current_stream_capturing()
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
         return norm

@@ -1,4 +1,7 @@
-"""The policy: an RSSM filter over images and a behaviour's acting part. All that an actor knows of the learner."""
+"""The policy: an RSSM filter over images, the reward head, and how a behaviour acts.
+
+All that an actor knows of the learner.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,18 @@ from common.errors import UserError
 from common.run_folder import RunFolder
 from common.seeding import derive_seed
 from learner.behaviors import BEHAVIORS
-from learner.networks import Encoder, normalise
+from learner.behaviors.behavior import Foresight
+from learner.filter import Filter
+from learner.networks import Encoder, ScalarHead
 from learner.world_model.rssm import RSSM
 from learner.world_model.state import State
 
-PARTS = {"encoder": "world_model.encoder.", "rssm": "world_model.rssm.", "acting": "behavior.acting."}
+PARTS = {
+    "encoder": "world_model.encoder.",
+    "rssm": "world_model.rssm.",
+    "reward": "world_model.reward.",
+    "acting": "behavior.acting.",
+}
 
 
 class PolicyState(NamedTuple):
@@ -32,9 +42,11 @@ class PolicyState(NamedTuple):
     action: Tensor
 
 
-def policy_weights(encoder: nn.Module, rssm: nn.Module, acting: nn.Module) -> dict[str, NDArray[np.float32]]:
+def policy_weights(
+    encoder: nn.Module, rssm: nn.Module, reward: nn.Module, acting: nn.Module
+) -> dict[str, NDArray[np.float32]]:
     """The named weights that `Policy.load_weights` takes, copied to the host."""
-    parts = {"encoder": encoder, "rssm": rssm, "acting": acting}
+    parts = {"encoder": encoder, "rssm": rssm, "reward": reward, "acting": acting}
     return {
         f"{part}.{name}": tensor.detach().cpu().numpy().copy()
         for part, module in parts.items()
@@ -56,8 +68,14 @@ class Policy:
         self.encoder = Encoder(config.world_model.depth)
         self.rssm = RSSM(config.world_model, action_size, self.encoder.size)
         self.acting = BEHAVIORS[config.algorithm].make_acting(config, self.rssm.feature_size, action_size)
-        self.parts = nn.ModuleDict({"encoder": self.encoder, "rssm": self.rssm, "acting": self.acting})
+        sizes = config.world_model
+        self.reward = ScalarHead(self.rssm.feature_size, sizes.reward_layers, sizes.reward_units)
+        self.parts = nn.ModuleDict(
+            {"encoder": self.encoder, "rssm": self.rssm, "acting": self.acting, "reward": self.reward}
+        )
         self.parts.requires_grad_(False)
+        self.filter = Filter(self.encoder, self.rssm)
+        self.foresight = Foresight(self.rssm, self.reward)
         self.tensors: dict[str, Tensor] = self.parts.state_dict()
         self.generator = torch.Generator()
         self.reseed(seed)
@@ -92,9 +110,9 @@ class Policy:
         return policy
 
     def load_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
-        """Copies weights in place; raises KeyError when one is missing."""
+        """Copies weights in place, each once; raises KeyError when one is missing."""
         for name, tensor in self.tensors.items():
-            tensor.copy_(torch.tensor(weights[name]))
+            np.copyto(tensor.numpy(), weights[name])
 
     def reseed(self, seed: int) -> None:
         """Draws from a new random stream from now on."""
@@ -128,13 +146,13 @@ class Policy:
         batch = torch.tensor(image if image.ndim == 4 else image[None])  # (E, 64, 64, 3)
         count = len(batch)
         latent, previous = state if state is not None else self.initial(count)
-        if is_first is not None:
+        if is_first is not None and is_first.any():
             keep = torch.tensor(~is_first, dtype=torch.float32).unsqueeze(-1)  # (E, 1)
             latent, previous = latent.map(lambda part: part * keep), previous * keep
-        noise = self._noise(count, self.rssm.stoch_size)
-        prior = self.rssm.prior_step(latent, previous, noise)  # its sample is not used by the posterior
-        latent = self.rssm.posterior_step(prior, self.encoder(normalise(batch)), noise)
-        action = self.acting.act(latent.feature, self._noise(*self.acting.noise_shape(count, training)), training)
+        latent = self.filter.step(latent, previous, batch, self._noise(count, self.rssm.stoch_size))
+        shapes = self.acting.noise_shapes(count, training)
+        acting_noise = {name: self._noise(*shape) for name, shape in shapes.items()}
+        action = self.acting.act(self.foresight, latent, acting_noise, training)
         if training:
             action = action + self.config.acting.noise * self._noise(count, self.action_size)
         action = action.clamp(-1.0, 1.0)

@@ -41,3 +41,21 @@ def cumulative_discount(discount: Tensor) -> Tensor:
     """
     before = torch.cat([torch.ones_like(discount[:1]), discount[:-2]])  # (H − 1, N)
     return before.cumprod(0).detach()
+
+
+def horizon_return(reward: Tensor, discount: Tensor) -> Tensor:
+    """V_R(τ) = Σ_{n=τ..H} r_n · Π_{τ≤k<n} γ_k: rewards up to the horizon (Dreamer, eq. 4, where γ = 1).
+
+    Args:
+        reward: (H, N), r_τ.
+        discount: (H, N), γ_τ.
+
+    Returns:
+        (H, N).
+    """
+    following = reward[-1]
+    returns = [following]
+    for step in range(len(reward) - 2, -1, -1):
+        following = reward[step] + discount[step] * following
+        returns.append(following)
+    return torch.stack(returns[::-1])

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.config import ActingConfig, DreamerConfig
-from learner.behaviors.behavior import Acting
+from learner.behaviors.behavior import Acting, Foresight
 from learner.distributions import TanhNormal
 from learner.networks import Mlp
+from learner.world_model.state import State
 
 
 class Actor(Acting):
@@ -30,7 +31,7 @@ class Actor(Acting):
 
     def distribution(self, feature: Tensor) -> TanhNormal:
         """Features (..., F) → the distribution over actions (..., A)."""
-        mean, raw = self.network(feature).chunk(2, -1)
+        mean, raw = self.network(feature).to(feature.dtype).chunk(2, -1)
         if self.mean_scale > 0:
             mean = self.mean_scale * torch.tanh(mean / self.mean_scale)
         return TanhNormal(mean, functional.softplus(raw + self.std_shift) + self.min_std)
@@ -46,14 +47,16 @@ class Actor(Acting):
         best = distribution.log_prob_from_pretanh(pre_tanh).argmax(0)  # (E,)
         return torch.tanh(pre_tanh[best, torch.arange(len(best), device=best.device)])
 
-    def noise_shape(self, environments: int, training: bool) -> tuple[int, ...]:
-        """(E, A) for a sample, (K, E, A) for the mode."""
-        if training and self.settings.train_action == "sample":
-            return (environments, self.action_size)
-        return (self.settings.mode_samples, environments, self.action_size)
+    def noise_shapes(self, environments: int, training: bool) -> dict[str, tuple[int, ...]]:
+        """`action`: (E, A) for a sample, (K, E, A) for the mode."""
+        if self._samples(training):
+            return {"action": (environments, self.action_size)}
+        return {"action": (self.settings.mode_samples, environments, self.action_size)}
 
-    def act(self, feature: Tensor, noise: Tensor, training: bool) -> Tensor:
-        """A sample while training (or the mode, if so configured), the mode in evaluation."""
-        if training and self.settings.train_action == "sample":
-            return self(feature, noise)
-        return self.mode(feature, noise)
+    def act(self, model: Foresight, latent: State, noise: dict[str, Tensor], training: bool) -> Tensor:
+        """A sample while training (or the mode, if so configured), the mode in evaluation; looks no step ahead."""
+        choose = self if self._samples(training) else self.mode
+        return choose(latent.feature, noise["action"])
+
+    def _samples(self, training: bool) -> bool:
+        return training and self.settings.train_action == "sample"

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from common.config import WorldModelConfig
 from learner.initialisation import initialise_like_keras
+from learner.world_model.filtering import Filtering
 from learner.world_model.state import State
 
 __all__ = ["RSSM", "State"]
@@ -43,16 +44,24 @@ class RSSM(nn.Module):
 
     def prior_step(self, previous: State, action: Tensor, noise: Tensor) -> State:
         """One step without an image: previous state (N, …), action (N, A), noise (N, S) → prior state (N, …)."""
-        x = functional.elu(self.prior_input(torch.cat([previous.stoch, action], -1)))
-        deter = self.cell(x, previous.deter)
+        deter = self.recur(previous, action)
         mean, std = self._gaussian(self.prior_output(functional.elu(self.prior_hidden(deter))))
         return State(deter, mean, std, mean + std * noise)
 
     def posterior_step(self, prior: State, embed: Tensor, noise: Tensor) -> State:
         """The prior state (N, …) corrected by the image's embedding (N, E), with noise (N, S); shares its deter."""
-        x = functional.elu(self.posterior_hidden(torch.cat([prior.deter, embed], -1)))
+        return self.look(prior.deter, embed, noise)
+
+    def recur(self, previous: State, action: Tensor) -> Tensor:
+        """The deterministic part (N, D) that previous states (N, …) and actions (N, A) lead to."""
+        x = functional.elu(self.prior_input(torch.cat([previous.stoch, action], -1)))
+        return self.cell(x, previous.deter)
+
+    def look(self, deter: Tensor, embed: Tensor, noise: Tensor) -> State:
+        """The posterior state (N, …) at deterministic parts (N, D), given embeddings (N, E), with noise (N, S)."""
+        x = functional.elu(self.posterior_hidden(torch.cat([deter, embed], -1)))
         mean, std = self._gaussian(self.posterior_output(x))
-        return State(prior.deter, mean, std, mean + std * noise)
+        return State(deter, mean, std, mean + std * noise)
 
     def observe(self, embed: Tensor, action: Tensor, is_first: Tensor, noise: Tensor) -> tuple[State, State]:
         """Filters sequences from the zero state.
@@ -66,42 +75,28 @@ class RSSM(nn.Module):
         Returns:
             Posterior and prior states, (L, B, …) each. The prior's sample uses the same noise.
         """
-        keep = (~is_first).to(embed.dtype).unsqueeze(-1)  # (L, B, 1)
+        keep = (~is_first).to(noise.dtype).unsqueeze(-1)  # (L, B, 1)
         weight_stoch, weight_action = self.prior_input.weight.split([self.stoch_size, action.shape[-1]], 1)
         weight_deter, weight_embed = self.posterior_hidden.weight.split([self.deter_size, embed.shape[-1]], 1)
         from_action = functional.linear(action * keep, weight_action, self.prior_input.bias)  # (L, B, hidden)
         from_embed = functional.linear(embed, weight_embed, self.posterior_hidden.bias)  # (L, B, hidden)
-        start = self.initial(embed.shape[1])
-        deter, stoch = start.deter, start.stoch
-        deters, means, stds, stochs = [], [], [], []
-        for keep_t, from_action_t, from_embed_t, noise_t in zip(
-            keep.unbind(), from_action.unbind(), from_embed.unbind(), noise.unbind(), strict=True
-        ):
-            x = functional.elu(from_action_t + functional.linear(stoch * keep_t, weight_stoch))
-            deter = self.cell(x, deter * keep_t)
-            x = functional.elu(from_embed_t + functional.linear(deter, weight_deter))
-            mean, std = self._gaussian(self.posterior_output(x))
-            stoch = mean + std * noise_t
-            deters.append(deter)
-            means.append(mean)
-            stds.append(std)
-            stochs.append(stoch)
-        posterior = State(*(torch.stack(parts) for parts in (deters, means, stds, stochs)))  # (L, B, …)
+        posterior = State(
+            *Filtering.apply(
+                self.min_std,
+                from_action.to(noise.dtype),
+                from_embed.to(noise.dtype),
+                keep,
+                noise,
+                weight_stoch,
+                weight_deter,
+                self.posterior_output.weight,
+                self.posterior_output.bias,
+                *(self.cell.weight_ih, self.cell.weight_hh, self.cell.bias_ih, self.cell.bias_hh),
+            )
+        )  # (L, B, …)
         hidden = functional.elu(self.prior_hidden(posterior.deter))
         mean, std = self._gaussian(self.prior_output(hidden))
         return posterior, State(posterior.deter, mean, std, mean + std * noise)
-
-    def observe_by_steps(self, embed: Tensor, action: Tensor, is_first: Tensor, noise: Tensor) -> tuple[State, State]:
-        """What `observe` computes, as the definition reads: the reference of tests and benchmarks."""
-        state, posteriors, priors = self.initial(embed.shape[1]), [], []
-        for embed_t, action_t, is_first_t, noise_t in zip(embed, action, is_first, noise, strict=True):
-            keep = (~is_first_t).to(embed.dtype).unsqueeze(-1)  # (B, 1)
-            previous = State(*(part * keep for part in state))
-            prior = self.prior_step(previous, action_t * keep, noise_t)
-            state = self.posterior_step(prior, embed_t, noise_t)
-            posteriors.append(state)
-            priors.append(prior)
-        return _stack(posteriors), _stack(priors)
 
     def imagine(
         self, policy: Callable[[Tensor, Tensor], Tensor], start: State, noise: Tensor, action_noise: Tensor
@@ -126,8 +121,25 @@ class RSSM(nn.Module):
             actions.append(action)
         return _stack(states), torch.stack(actions)
 
+    def follow(self, start: State, action: Tensor, noise: Tensor) -> State:
+        """Predicts under given actions, without images (overshooting, open loop).
+
+        Args:
+            start: (N, …), no part of the result.
+            action: (T, N, A), what leads to each state.
+            noise: standard normal (T, N, S).
+
+        Returns:
+            Prior states (T, N, …).
+        """
+        state, states = start, []
+        for action_t, noise_t in zip(action.unbind(), noise.unbind(), strict=True):
+            state = self.prior_step(state, action_t, noise_t)
+            states.append(state)
+        return _stack(states)
+
     def _gaussian(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        mean, raw = output.chunk(2, -1)
+        mean, raw = output.to(self.cell.weight_hh.dtype).chunk(2, -1)
         return mean, functional.softplus(raw) + self.min_std
 
 
