@@ -18,10 +18,10 @@ from actors.chunker import Chunker
 from actors.environment import make_environment
 from actors.watchdog import HangWatchdog
 from common.config import Config, EnvironmentConfig
-from common.memory import resident_bytes
 from common.reports import CollectReport, EpisodeReport
 from common.seeding import derive_seed
 from common.sequence import IMAGE_SHAPE, Chunk, StreamKey
+from common.usage import usage
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class Collector:
             environment_failures=self._failures,
             weights_version=self._version,
             insert_wait_seconds=waited,
-            resident_bytes=resident_bytes(),
+            usage=usage(),
         )
 
     def finish(self) -> CollectReport:

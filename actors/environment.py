@@ -18,6 +18,7 @@ from common.sequence import IMAGE_SHAPE
 
 UNBOUNDED = 1e9
 """Bounds beyond this are none: DMControl reports 1e10 for an actuator without control range."""
+LARGEST_REWARD = float(np.finfo(np.float32).max)
 
 
 class Source(Protocol):
@@ -86,7 +87,7 @@ class PixelEnvironment(dm_env.Environment):
         """Repeats an action (A,), clipped to ±1; begins an episode instead when the last one is over.
 
         Raises:
-            ValueError: the action is not finite or has another shape.
+            ValueError: the action is not finite or has another shape, or the reward is not finite as float32.
         """
         if self._over:
             return self.reset()
@@ -100,6 +101,8 @@ class PixelEnvironment(dm_env.Environment):
                 self._over = True
                 discount = 0.0 if time_step.discount == 0 else 1.0
                 break
+        if not abs(reward) <= LARGEST_REWARD:
+            raise ValueError(f"the environment gave the reward {reward}, which is no finite float32")
         self._over = self._over or self._control_steps >= self._time_limit
         kind = dm_env.StepType.LAST if self._over else dm_env.StepType.MID
         return dm_env.TimeStep(kind, reward, discount, self._observation())

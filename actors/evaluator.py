@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,19 @@ from actors.environment import make_environment
 from actors.rotation import rotate
 from actors.watchdog import HangWatchdog
 from common.config import Config
-from common.memory import resident_bytes
 from common.reports import EvaluationReport
 from common.seeding import derive_seed
 from common.sequence import IMAGE_SHAPE
+from common.usage import usage
 
 ENVIRONMENTS_AT_ONCE = 10
+ATTEMPTS = 3
+
+logger = logging.getLogger(__name__)
+
+
+class EnvironmentFailedError(Exception):
+    """An environment raised; its cause says what."""
 
 
 class Evaluator:
@@ -59,6 +67,9 @@ class Evaluator:
             rotation_per_episode: one angle an episode instead of one a frame.
             seed: of environments, angles and the policy's samples.
             record: so many of the first episodes are returned as the policy saw them.
+
+        Raises:
+            EnvironmentFailedError: an environment raised, also when its episodes were played anew.
         """
         started = time.monotonic()
         if weights is not None:
@@ -68,13 +79,22 @@ class Evaluator:
         frames: list[NDArray[np.uint8]] = []
         for first in range(0, episodes, ENVIRONMENTS_AT_ONCE):
             numbers = range(first, min(first + ENVIRONMENTS_AT_ONCE, episodes))
-            views = [_View(rotation_degrees, rotation_per_episode, derive_seed(seed, "rotation", n)) for n in numbers]
             seeds = [derive_seed(seed, "evaluation", number) for number in numbers]
-            batch_returns, batch_frames = self._play(version, seeds, views, record - first)
+            for attempt in range(1, ATTEMPTS + 1):
+                views = [
+                    _View(rotation_degrees, rotation_per_episode, derive_seed(seed, "rotation", n)) for n in numbers
+                ]
+                try:
+                    batch_returns, batch_frames = self._play(version, seeds, views, record - first)
+                    break
+                except EnvironmentFailedError as error:
+                    logger.warning("an evaluation environment failed (attempt %d): %r", attempt, error.__cause__)
+                    if attempt == ATTEMPTS:
+                        raise
             returns.extend(batch_returns)
             frames.extend(batch_frames)
         seconds = time.monotonic() - started
-        return EvaluationReport(version, returns, rotation_degrees, frames, seconds, resident_bytes())
+        return EvaluationReport(version, returns, rotation_degrees, frames, seconds, usage())
 
     def close(self) -> None:
         """Stops watching for hangs."""
@@ -93,7 +113,7 @@ class Evaluator:
         state: Any = None
         with contextlib.ExitStack() as stack:
             environments = []
-            with self._watchdog:
+            with self._watchdog, _environment_failures():
                 for index, seed in enumerate(seeds):
                     environment = stack.enter_context(self._make(self._config.task, self._config.environment, seed))
                     environments.append(environment)
@@ -107,7 +127,7 @@ class Evaluator:
                         film.append(images[index].copy())
                 actions, state = policy.act(images, state, is_first=is_first, training=False)
                 is_first[:] = False
-                with self._watchdog:
+                with self._watchdog, _environment_failures():
                     for index in np.flatnonzero(running).tolist():
                         time_step = environments[index].step(actions[index])
                         returns[index] += time_step.reward
@@ -115,6 +135,14 @@ class Evaluator:
                         images[index] = views[index].look(time_step.observation["image"])
                         self._watchdog.alive()
         return returns.tolist(), [np.stack(film) for film in seen]
+
+
+@contextlib.contextmanager
+def _environment_failures() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise EnvironmentFailedError(repr(error)) from error
 
 
 class _View:

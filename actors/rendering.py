@@ -65,7 +65,7 @@ def configure(gl: Choice) -> str:
     return chosen
 
 
-def probe(task: str, config: EnvironmentConfig, timeout: float = 60.0) -> ProbeReport:
+def probe(task: str, config: EnvironmentConfig, timeout: float = 120.0) -> ProbeReport:
     """Builds the task and draws one frame in a new process; with `auto`, EGL first and OSMesa after it.
 
     Args:

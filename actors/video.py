@@ -7,9 +7,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import imageio.v3 as imageio
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from common.config import EnvironmentConfig
 from common.errors import UserError
@@ -17,6 +17,7 @@ from common.errors import UserError
 FILMED_EPISODES = 4
 """Episodes of an evaluation that are filmed, side by side."""
 CONTROL_STEPS_PER_SECOND = 50
+_PALETTE_FRAMES = 12
 
 
 def frames_per_second(config: EnvironmentConfig) -> float:
@@ -37,13 +38,14 @@ def write_video(path: str | Path, frames: NDArray[np.uint8], fps: float, scale: 
         UserError: the suffix is another.
     """
     path = Path(path)
-    large = frames.repeat(scale, axis=1).repeat(scale, axis=2)
-    if path.suffix == ".mp4":
-        _write_mp4(path, large, fps)
-    elif path.suffix == ".gif":
-        imageio.imwrite(path, large, plugin="pillow", extension=".gif", duration=1000 / fps, loop=0)
-    else:
+    write = {".mp4": _write_mp4, ".gif": _write_gif}.get(path.suffix)
+    if write is None:
         raise UserError(f"videos end in .mp4 or .gif, not {path.name!r}")
+    try:
+        write(path, frames, fps, scale)
+    except BaseException:
+        path.unlink(missing_ok=True)  # nobody can play half a video
+        raise
 
 
 def side_by_side(episodes: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -53,16 +55,32 @@ def side_by_side(episodes: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.concatenate(held, axis=2)
 
 
-def _write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
-    _, height, width, _ = frames.shape
+def _enlarged(frame: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """One frame at a time: an episode of large ones takes hundreds of megabytes."""
+    return frame.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _write_gif(path: Path, frames: NDArray[np.uint8], fps: float, scale: int) -> None:
+    # One palette for all frames and no dithering: half the size, and what stands still does not flicker.
+    some = frames[:: -(-len(frames) // _PALETTE_FRAMES)]
+    palette = Image.fromarray(some.reshape(-1, *some.shape[2:])).quantize(256)
+    first, *others = (
+        Image.fromarray(_enlarged(frame, scale)).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames
+    )
+    first.save(path, save_all=True, append_images=others, duration=1000 / fps, loop=0)
+
+
+def _write_mp4(path: Path, frames: NDArray[np.uint8], fps: float, scale: int) -> None:
+    height, width = scale * frames.shape[1], scale * frames.shape[2]
     # 4:2:0 shares colour between 2×2 pixels, so both sides must be even.
-    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    padding = ((0, height % 2), (0, width % 2), (0, 0))
     with av.open(str(path), "w") as container:
         stream = container.add_stream(
             "libx264", rate=Fraction(fps).limit_denominator(1000), options={"preset": "veryfast"}
         )
-        stream.height, stream.width = frames.shape[1:3]
+        stream.height, stream.width = height + height % 2, width + width % 2
         stream.pix_fmt = "yuv420p"
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            large = np.pad(_enlarged(frame, scale), padding, mode="edge")
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(large, format="rgb24")))
         container.mux(stream.encode())
