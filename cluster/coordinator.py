@@ -7,28 +7,35 @@ call once there are newer ones.
 
 from __future__ import annotations
 
-import signal
 import time
-from types import FrameType
-from typing import Any, cast
+from typing import Literal, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.calls import Calls
+from cluster.control import Control
 from cluster.evaluations import Evaluations
+from cluster.fleet import Fleet
+from cluster.offline import OfflineData
 from cluster.progress import Progress, Waiting
 from cluster.recorder import Recorder
-from cluster.runtimes.runtime import Call, Role, Runtime
+from cluster.runtimes.runtime import Call, Role, RoleDiedError, Runtime
 from cluster.supervision import Supervisor
-from cluster.weights import Weights
+from cluster.telemetry.gauges import limiter_gauges, role_gauges, weights_gauges
+from cluster.telemetry.telemetry import Telemetry
+from cluster.weights import Publications, Weights
 from common.config import Config
+from common.errors import UserError
 from common.reports import CollectReport, EvaluationReport, ReplayReport, UpdateReport
+from common.room import Room
 from common.run_folder import RunFolder
-from replay_service.limiter import RateLimiter
+from replay_service.offline_limiter import limiter_of
 
 LEARNER = Role("learner")
 EVALUATOR = Role("evaluator")
 REPLAY_REPORT_SECONDS = 2.0
+PUBLISH_SECONDS = 1.0
 INLINE_UPDATES = 10
 KEPT_CHECKPOINTS = 3
 
@@ -37,166 +44,121 @@ class Coordinator:
     """Runs one training run from its newest checkpoint, or from nothing, to its end."""
 
     def __init__(
-        self, config: Config, folder: RunFolder, runtime: Runtime, action_size: int, progress: Progress
+        self,
+        config: Config,
+        folder: RunFolder,
+        runtime: Runtime,
+        action_size: int,
+        progress: Progress,
+        telemetry: Telemetry,
+        offline: OfflineData | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
         self.runtime = runtime
         self.action_size = action_size
         self.progress = progress
-        self.limiter = RateLimiter.from_config(config)
-        self.collectors = [Role("collector", index) for index in range(config.actors)]
+        self.offline = offline
+        self.telemetry = telemetry
+        self.limiter = limiter_of(config)
         self.shards = [Role("replay", index) for index in range(config.replay.shards)]
         self.supervisor = Supervisor(runtime, config, self.folder.next_incarnation, progress.message)
+        self.folder.room = Room(config.redis_timeout, progress.message, self.supervisor.excuse)
+        self.calls = Calls(runtime, self.supervisor, self._ended)
+        self.busy = self.calls.busy
+        self.fleet = Fleet(config, runtime, self.supervisor, self.calls, progress.message)
         self.weights: Weights | None = None
+        self.publications = Publications()
         self.weights_version = 0
         self.known_version: dict[Role, int] = {}
         self.granted: dict[Role, int] = {}
         self.held: dict[Role, int] = {}
-        self.busy: set[Role] = set()
         self.replay_reported = 0.0
         self.recounting = False
-        self.asking: list[tuple[Role, str]] = []
-        self.answers: dict[tuple[Role, str], Call] = {}
+        self.restoring = False
         self.stop_requested = False
+        self.control = Control(folder, self.limiter, progress.message)
         self.recorder: Recorder
         self.evaluations: Evaluations
 
-    def run(self) -> dict[str, Any]:
-        """Trains to the end, or until asked to stop; returns the summary."""
-        previous = {name: signal.signal(name, self._on_signal) for name in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            self._begin()
-            while not self._finished():
-                self._grant()
-                self._step()
-            return self._end()
-        finally:
-            for name, handler in previous.items():
-                signal.signal(name, handler)
-            if hasattr(self, "recorder"):
-                self.recorder.close()
-
-    # Beginning and end
-
-    def _begin(self) -> None:
-        checkpoint = self.folder.newest_checkpoint()
-        for damaged in self.folder.skipped:
-            self.progress.message(f"checkpoint {damaged} is damaged: using the one before it")
-        state: dict[str, Any] = dict(checkpoint.state) if checkpoint is not None else {}
-        self.recorder = Recorder(
-            self.folder, state.get("wall_seconds", 0.0), state.get("best_return"), state.get("env_steps")
-        )
-        self.evaluations = Evaluations(self.config, self.folder, self.recorder, self.progress.message)
-        for role in [*self.shards, LEARNER, EVALUATOR]:
-            self.supervisor.start(role)
-        stored = 0
-        for role in self.shards:
-            report = cast(ReplayReport, self._ask(role, "report"))
-            self.recorder.replayed(role.number, report)
-            stored += report.inserted_env_steps
-        if checkpoint is not None:
-            self._ask(LEARNER, "restore", checkpoint.files())
-            self.weights_version = state["weights_version"]
-            self.evaluations.restore(state["evaluations"])
-            for role, random_state in zip(self.shards, state["replay_random_states"], strict=True):
-                self._ask(role, "set_random_state", random_state)
-            self.limiter.restore(state["limiter"], stored)
-            dropped = self.limiter.replay_debt_dropped_updates
-            self.progress.message(
-                f"resumed at {self.limiter.env_steps:,} environment steps, {self.limiter.updates:,} updates"
-                + (f"; {dropped:,.0f} updates of replay debt dropped" if dropped else "")
-            )
-        elif stored:
-            self.limiter.restore(self.limiter.state(), stored)
-            self.progress.message(f"no checkpoint yet: taking up {stored:,} environment steps from the replay store")
-        self._publish()
-        self.evaluations.want_first(self.weights, self.limiter.env_steps)
-        for role in self.collectors:
-            self.supervisor.start(role)
-
-    def _finished(self) -> bool:
-        if self.stop_requested:
-            return True
-        return (
-            self._collected_all() and not self.limiter.updates_owed() and not self.busy and not self.evaluations.wanted
-        )
-
-    def _collected_all(self) -> bool:
-        """Whether no collector could take another step within the run's environment steps."""
-        return self.limiter.env_steps + sum(self.held.values()) > self.config.env_steps - self._stride()
-
-    def _end(self) -> dict[str, Any]:
-        while self.busy:
-            self._step()
-        for role in self.collectors:
-            if not self.supervisor.is_down(role):  # one that is down holds nothing
-                self._call(role, "finish")
-        while self.busy:
-            self._step()
-        self._publish()
-        if not self.stop_requested:
-            self._checkpoint()  # what follows takes a while
-            self.evaluations.want(self.weights, self.limiter.env_steps, self.config.final_eval_episodes)
-            while (self.evaluations.wanted or self.busy) and not self.stop_requested:
-                self._grant_evaluation()
-                self._step()
-        finished = not self.stop_requested
-        if self.recorder.totals.updates or self.recorder.totals.env_steps:
-            self._log()
-        self._checkpoint()
-        summary = self._summary(finished)
-        self.folder.write_summary(summary)
-        return summary
-
-    def _summary(self, finished: bool) -> dict[str, Any]:
-        limiter = self.limiter
-        return {
-            "finished": finished,
-            "task": self.config.task,
-            "algorithm": self.config.algorithm,
-            "seed": self.config.seed,
-            "env_steps": limiter.env_steps,
-            "updates": limiter.updates,
-            "wall_seconds": self.recorder.wall_seconds,
-            "random_return": self.evaluations.random_return,
-            "first_return": self.evaluations.first_return,
-            "last_return": self.evaluations.last_return,
-            "best_episode_return": self.recorder.best_return,
-            "weights_version": self.weights_version,
-            "role_restarts": self.supervisor.restarts,
-            "insert_wait_seconds": limiter.insert_wait_seconds,
-            "update_wait_seconds": limiter.update_wait_seconds,
-            "replay_debt_dropped_updates": limiter.replay_debt_dropped_updates,
-            "resident_bytes": self.recorder.memory,
-        }
+    @property
+    def collectors(self) -> list[Role]:
+        """All collectors that may hold rows."""
+        return self.fleet.collectors
 
     # Granting work
 
-    def _grant(self) -> None:
+    def grant(self) -> None:
         """Gives every idle role what it may do now."""
-        idle = [role for role in self.collectors if role not in self.busy and self.supervisor.alive(role)]
-        if self.recounting and not any(role in self.busy for role in self.collectors):
-            self._recount()
-        for place, role in enumerate(idle):
-            self._grant_steps(role, sharing=len(idle) - place)
-        if LEARNER not in self.busy and self.supervisor.alive(LEARNER):
-            self._grant_updates()
-        self._grant_evaluation()
+        idle = [role for role in self.fleet.working if role not in self.busy and self.supervisor.alive(role)]
+        if self.recounting and not any(role in self.busy for role in [*self.collectors, *self.shards]):
+            self.recount()
+        if not any(role in self.busy for role in [*self.collectors, LEARNER]):
+            self.control.apply(self.recorder)
+        if self.control.wanted is None:
+            for place, role in enumerate(idle):
+                self._grant_steps(role, sharing=len(idle) - place)
+            if LEARNER not in self.busy and self.supervisor.alive(LEARNER) and not self.restoring:
+                self._grant_updates()
+            if not self.recounting:
+                for role in self.fleet.see_off():
+                    self._left(role)
+        self.grant_evaluation()
         now = time.monotonic()
         # Inline, by the clock would be different from run to run.
-        if self.runtime.slice_seconds is None or now - self.replay_reported >= REPLAY_REPORT_SECONDS:
+        due = self.runtime.slice_seconds is None or now - self.replay_reported >= REPLAY_REPORT_SECONDS
+        collecting = any(role in self.busy for role in self.collectors)
+        if due and (collecting or not self.recounting):  # a recount asks for itself, and must get no older answer
             self.replay_reported = now
+            self.control.look()
             for role in self.shards:
                 if role not in self.busy:
-                    self._call(role, "report")
+                    self.calls.begin(role, "report")
 
-    def _recount(self) -> None:
-        """Takes in the rows that a collector had inserted, and not yet reported, when it died."""
-        reports = [cast(ReplayReport, self._ask(role, "report")) for role in self.shards]
-        known = self.limiter.env_steps - self.limiter.lost_env_steps
-        self.limiter.inserted(sum(report.inserted_env_steps for report in reports) - known)
+    def recount(self) -> None:
+        """Takes in the rows that a collector inserted and did not report before it died, or that a shard has lost."""
         self.recounting = False
+        if self.offline is not None:
+            self.fill(self.offline)
+            return
+        reports = self.ask_shards()
+        known = self.limiter.env_steps - self.limiter.lost_env_steps
+        difference = sum(report.inserted_env_steps for report in reports) - known
+        if difference < 0:
+            self.limiter.lose(-difference)
+            self.progress.message(f"{-difference:,} environment steps are lost with the replay store that held them")
+        else:
+            self.limiter.inserted(difference)
+            self.telemetry.numbers.add("env_steps_total", difference)
+
+    def ask_shards(self) -> list[ReplayReport]:
+        """What each shard holds now."""
+        reports = [cast(ReplayReport, self.calls.ask(role, "report")) for role in self.shards]
+        for role, report in zip(self.shards, reports, strict=True):
+            self._heard(role, report)
+        return reports
+
+    def _heard(self, role: Role, report: ReplayReport) -> None:
+        self.supervisor.met(role, report.process)
+        self.recorder.replayed(role.number, report)
+
+    def fill(self, offline: OfflineData) -> None:
+        """Inserts what the shards lack of the data that the run trains from."""
+        inserted = [report.inserted_env_steps for report in self.ask_shards()]
+        offline.fill(inserted, self.runtime.insert, lambda: self.stop_requested)
+        stored = sum(report.inserted_env_steps for report in self.ask_shards())
+        if stored > sum(inserted):
+            self.progress.message(f"{stored:,} environment steps of {self.config.offline} are stored")
+        self.supervisor.progressed(LEARNER)
+
+    def collected_all(self) -> bool:
+        """Whether no collector could take another step within the run's environment steps."""
+        held = self.limiter.env_steps + sum(self.held.values())
+        return not self.collectors or held > self.config.env_steps - self._stride()
+
+    def _outstanding(self) -> int:
+        """Environment steps that were granted and are not inserted yet."""
+        return sum(self.granted.values()) + sum(self.held.values())
 
     def _stride(self) -> int:
         return self.config.envs_per_actor * self.config.environment.action_repeat
@@ -205,7 +167,7 @@ class Coordinator:
         """Lets a collector step, up to its share of what may still be inserted and of what the run still wants."""
         if self.recounting:
             return
-        outstanding = sum(self.granted.values()) + sum(self.held.values())
+        outstanding = self._outstanding()
         allowed = self.limiter.env_steps_allowed() - outstanding
         wanted = self.config.env_steps - self.limiter.env_steps - outstanding
         budget = min(allowed // sharing, wanted)
@@ -214,15 +176,16 @@ class Coordinator:
         if budget < self._stride():
             return
         if self.weights is not None and self.weights.updates and self.known_version.get(role, 0) < self.weights.version:
-            self._call(role, "set_weights", self.weights.version, self.weights.handle)
+            self.calls.begin(role, "set_weights", self.weights.version, self.weights.handle)
             self.known_version[role] = self.weights.version
             self.recorder.weights_lag(time.monotonic() - self.weights.published_at)
         self.granted[role] = budget
-        self._call(role, "collect", budget, self.runtime.slice_seconds)
+        self.calls.begin(role, "collect", budget, self.runtime.slice_seconds)
 
     def _grant_updates(self) -> None:
         """Lets the learner update, up to the next moment at which something is due."""
         if not self._windows():
+            self._refuse_short_episodes()
             return
         done, training = self.limiter.updates, self.config.training
         due = min(
@@ -230,35 +193,57 @@ class Coordinator:
             for every in (training.log_every, training.publish_every, training.checkpoint_every, training.image_every)
         )
         due = min([due, *(mark - done for mark in (self.config.replay.pretrain, *self.config.keep_at) if mark > done)])
-        allowed = self.limiter.updates_owed() if self._collected_all() else self.limiter.updates_allowed()
+        allowed = self.limiter.updates_owed() if self.collected_all() else self.limiter.updates_allowed()
         count = min(allowed, due)
         if self.runtime.slice_seconds is None:
             count = min(count, INLINE_UPDATES)
         if count > 0:
-            self._call(LEARNER, "update", count, self.runtime.slice_seconds)
+            self.calls.begin(LEARNER, "update", count, self.runtime.slice_seconds)
 
-    def _grant_evaluation(self) -> None:
+    def _refuse_short_episodes(self) -> None:
+        """Without a window to draw the learner waits for steps, and no more come: the band or the run is full."""
+        reports = self.recorder.replay.values()
+        stored = sum(report.inserted_env_steps for report in reports)
+        up_to_date = stored == self.limiter.env_steps - self.limiter.lost_env_steps
+        full = self.collected_all() or self.limiter.env_steps_allowed() - sum(self.held.values()) < self._stride()
+        if up_to_date and full and not self.busy:
+            length, lost = self.config.training.batch_length, self.limiter.lost_env_steps
+            if self.limiter.updates:
+                self.checkpoint()
+            if lost:
+                raise UserError(
+                    f"no episode that is left has the {length} rows of a training window: {lost:,} environment steps "
+                    "are lost with the replay store that held them; a larger --env-steps collects others"
+                )
+            episodes = sum(report.short_fragments for report in reports)
+            raise UserError(
+                f"no episode so far has the {length} rows of a training window "
+                f"({episodes} were shorter): lower --training.batch-length"
+            )
+
+    def grant_evaluation(self) -> None:
+        """Begins the next evaluation that is wanted, once the evaluator is free."""
         if self.evaluations.wanted and EVALUATOR not in self.busy and self.supervisor.alive(EVALUATOR):
-            self._call(EVALUATOR, "evaluate", *self.evaluations.next_call())
+            self.calls.begin(EVALUATOR, "evaluate", *self.evaluations.next_call())
 
     def _windows(self) -> int:
         return sum(report.windows for report in self.recorder.replay.values())
 
     # Calls and their ends
 
-    def _call(self, role: Role, method: str, *args: object) -> None:
-        self.busy.add(role)
-        self.supervisor.called(role, method)
-        self.runtime.call(role, method, *args)
-
-    def _step(self) -> None:
+    def step(self) -> None:
         """Waits for one call to end and takes it in; keeps the display and the watchdog going meanwhile."""
         began = time.monotonic()
-        call = self.runtime.wait(timeout=0.5)
-        self._count_waits(time.monotonic() - began)
-        if call is not None:
-            self._ended(call)
-        self.supervisor.watch()
+        waiting, idle = self._waiting_sides(), self.fleet.idle if self.fleet.elastic else 0
+        self.calls.take_in()
+        seconds = time.monotonic() - began
+        for side in waiting:
+            self.limiter.wait(side, seconds)
+            self.recorder.blocked(side, seconds)
+        if self.fleet.elastic and self._steady():
+            self.fleet.watch(seconds, learner_waited="update" in waiting, idle=idle)
+        if self.recorder.public_for >= PUBLISH_SECONDS:
+            self.tell()
         self.progress.update(
             self.recorder.snapshot(
                 self.config,
@@ -270,59 +255,40 @@ class Coordinator:
             )
         )
 
-    def _ask(self, role: Role, method: str, *args: object) -> object:
-        """A call whose result is needed at once; others that end meanwhile are taken in as usual.
+    def tell(self) -> None:
+        """Makes public how the run is doing."""
+        with self.telemetry.cost:
+            numbers = self.telemetry.numbers
+            limiter_gauges(numbers, self.limiter)
+            acting = (self.known_version.get(role, 0) for role in self.collectors if not self.supervisor.is_down(role))
+            lag = self.publications.lag(acting, self.limiter.updates, time.monotonic())
+            weights_gauges(numbers, self.weights_version, lag)
+            role_gauges(numbers, [*self.fleet.expected, *self.shards, LEARNER, EVALUATOR], self.supervisor)
+            self.recorder.publish()
 
-        Taking them in may ask again, so an answer that comes while another is waited for is kept. A learner that dies
-        over a question is restored and asked again.
-
-        Raises:
-            RoleDiedError: another role died over it.
-        """
-        question = (role, method)
-        self._call(role, method, *args)
-        self.asking.append(question)
+    def ask_learner(self, method: str, *args: object) -> object:
+        """Asks the learner; one that dies over a question is restored and asked again."""
         while True:
-            call = self.answers.pop(question, None) or self.runtime.wait(timeout=0.5)
-            self.supervisor.watch()
-            if call is None:
-                continue
-            if (call.role, call.method) != question:
-                if (call.role, call.method) in self.asking:
-                    self.answers[call.role, call.method] = call
-                else:
-                    self._ended(call)
-            elif call.died is None:
-                self.asking.remove(question)
-                self.supervisor.ended(role)
-                self.busy.discard(role)
-                return call.value
-            else:
-                self.asking.remove(question)
-                self._ended(call)
-                if role != LEARNER:
-                    raise call.died
+            try:
+                return self.calls.ask(LEARNER, method, *args)
+            except RoleDiedError:
                 if method == "restore":
                     return None  # what brought the learner back has restored it
-                self._call(role, method, *args)
-                self.asking.append(question)
 
     def _ended(self, call: Call) -> None:
         role = call.role
-        if call.method == "set_weights":
-            return  # a collect follows at once, and tells it if the role is gone
-        self.busy.discard(role)
         if call.died is not None:
             self._died(call)
             return
-        self.supervisor.ended(role)
         match call.method:
             case "collect" | "finish":
                 self._collected(role, cast(CollectReport, call.value))
+                if call.method == "finish" and role in self.fleet.leaving:
+                    self._left(role)
             case "update":
                 self._updated(cast(UpdateReport, call.value))
             case "report":
-                self.recorder.replayed(role.number, cast(ReplayReport, call.value))
+                self._reported(role, cast(ReplayReport, call.value))
             case "evaluate":
                 self.evaluations.done(cast(EvaluationReport, call.value))
                 self.supervisor.progressed(EVALUATOR)
@@ -334,20 +300,35 @@ class Coordinator:
         self.known_version.pop(call.role, None)
         self.recounting = self.recounting or call.role in self.collectors
         assert call.died is not None
-        self.supervisor.died(call.role, call.died)
+        if self.stop_requested and call.role not in (LEARNER, *self.shards):
+            self.supervisor.leave(call.role)  # the run ends
+            return
+        if call.role in self.fleet.leaving:
+            self._left(call.role)
+            return
+        if call.role == LEARNER and self.config.learners > 1:
+            newest = self.folder.newest_checkpoint()
+            self._end_without(f"learner 1 of {self.config.learners} died", newest.updates if newest else None)
+        self.supervisor.died(call.role, call.died, at_once=call.role == LEARNER)
         if call.role == LEARNER:
             self._restore_learner()
 
     def _restore_learner(self) -> None:
         """Restarts the learner from the newest complete checkpoint; actors go on with the weights they have."""
         self.supervisor.restart_now(LEARNER)
+        self.restoring = True
+        while not self.supervisor.alive(LEARNER):  # its node may be gone, and another one on its way
+            if not self.stop_requested:
+                self.grant()
+            self.calls.take_in()
+        self.restoring = False
         checkpoint = self.folder.newest_checkpoint()
         updates = 0
         if checkpoint is not None:
-            self._ask(LEARNER, "restore", checkpoint.files())
+            self.ask_learner("restore", checkpoint.files())
             updates = checkpoint.updates
         stored = self.limiter.env_steps - self.limiter.lost_env_steps
-        self.limiter.restore({**self.limiter.state(), "updates": updates}, stored)
+        self.limiter.restore({**self.limiter.state(), "updates": updates}, stored, self._outstanding())
         self.progress.message(f"the learner is back at {updates:,} updates")
 
     def _collected(self, role: Role, report: CollectReport) -> None:
@@ -357,53 +338,95 @@ class Coordinator:
         self.recorder.collected(role.number, report)
         if report.inserted:
             self.supervisor.progressed(role)
-        self.evaluations.want_if_due(self.weights, self.limiter.env_steps)
+        if not self.stop_requested:
+            self.evaluations.want_if_due(self.weights, self.limiter.env_steps)
+
+    def _left(self, role: Role) -> None:
+        """A collector has sent what it held, and nothing more is to come from it."""
+        for known in (self.granted, self.held, self.known_version):
+            known.pop(role, None)
+        self.recorder.left(role.number)
+        self.fleet.gone(role)
+
+    def _reported(self, role: Role, report: ReplayReport) -> None:
+        """A shard in another life may have lost rows, or hold some that nobody was told of."""
+        before = self.recorder.replay.get(role.number)
+        self.recounting = self.recounting or (before is not None and report.life != before.life)
+        self._heard(role, report)
+        trouble = next((report.trouble for report in self.recorder.replay.values() if report.trouble), "")
+        if bool(trouble) != self.supervisor.excused:
+            patience = f"waiting up to {self.config.redis_timeout:.0f} s"
+            self.progress.message(f"{trouble}; {patience}" if trouble else "the replay store answers again")
+            self.recounting = self.recounting or not trouble  # it may hold what was stored and not acknowledged
+        self.supervisor.excused = bool(trouble)
 
     def _updated(self, report: UpdateReport) -> None:
+        if report.updates:
+            self._learnt(report)
+        # else a shard has come back empty since this was granted, and tells so itself
+        if report.lost:
+            self.checkpoint()
+            self._end_without(report.lost, self.limiter.updates)
+
+    def _end_without(self, lost: str, updates: int | None) -> NoReturn:
+        """Several learners cannot go on without one: it may be its GPU or its node that is gone."""
+        at = "it has no checkpoint yet" if updates is None else f"its checkpoint is at {updates:,} updates"
+        raise UserError(
+            f"{lost}, and the run has stopped; {at}; the same command resumes, or one with other --learners"
+        )
+
+    def _learnt(self, report: UpdateReport) -> None:
         self.limiter.updated(report.updates)
         self.recorder.updated(report)
         self.supervisor.progressed(LEARNER)
+        if self.offline is not None and not self.stop_requested:
+            self.evaluations.want_if_due(self.weights, self.limiter.env_steps)
         updates, training = self.limiter.updates, self.config.training
         first = updates == self.config.replay.pretrain
         if updates % training.publish_every == 0 or first:
-            self._publish()
+            self.publish()
         if updates % training.log_every == 0:
-            self._log()
+            self.log()
         if updates % training.image_every == 0 or first:
-            strip = cast("NDArray[np.uint8] | None", self._ask(LEARNER, "reconstruction_strip"))
+            strip = cast("NDArray[np.uint8] | None", self.ask_learner("reconstruction_strip"))
             if strip is not None:
                 self.recorder.board.image("reconstruction", strip, self.limiter.env_steps)
         if updates % training.checkpoint_every == 0 or updates in self.config.keep_at:
-            self._checkpoint()
+            self.checkpoint()
 
     # What is due now and then
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
         """Fetches the learner's weights and offers them under the next version; versions never go back."""
-        weights = self._ask(LEARNER, "weights")
+        weights = self.ask_learner("weights")
         self.weights_version = self.folder.next_weights_version()
         self.weights = Weights(
             self.weights_version, self.limiter.updates, self.runtime.share(weights), time.monotonic()
         )
+        self.publications.add(self.weights)
 
-    def _checkpoint(self) -> None:
+    def checkpoint(self) -> None:
         """Writes a checkpoint that a resumed run can go on from, and deletes those no longer wanted."""
-        files = cast("dict[str, bytes]", self._ask(LEARNER, "state"))
+        files = cast("dict[str, bytes]", self.ask_learner("state"))
         state = {
             "updates": self.limiter.updates,
             "env_steps": self.limiter.env_steps,
             "weights_version": self.weights_version,
             "action_size": self.action_size,
             "limiter": self.limiter.state(),
-            "replay_random_states": [self._ask(role, "random_state") for role in self.shards],
+            "collectors": len(self.fleet.working),
+            "replay_random_states": [self.calls.ask(role, "random_state") for role in self.shards],
             "evaluations": self.evaluations.state(),
             "wall_seconds": self.recorder.wall_seconds,
             "best_return": self.recorder.best_return,
+            "offline_env_steps": self.offline.env_steps if self.offline is not None else None,
         }
         self.folder.write_checkpoint(self.limiter.updates, files, state)
         self.folder.prune_checkpoints(KEPT_CHECKPOINTS, self.config.keep_at)
+        self.telemetry.numbers.set("checkpoint_timestamp_seconds", time.time())
 
-    def _log(self) -> None:
+    def log(self) -> None:
+        """Writes a line of metrics.jsonl."""
         self.recorder.line(
             self.limiter.env_steps,
             self.limiter.updates,
@@ -411,18 +434,30 @@ class Coordinator:
                 "weights_version": self.weights_version,
                 "replay_ratio": self.limiter.updates / max(1, self.limiter.env_steps),
                 "role_restarts": sum(self.supervisor.restarts.values()),
+                "collectors": len(self.fleet.working),
                 "insert_blocked_seconds": self.limiter.insert_wait_seconds,
                 "update_blocked_seconds": self.limiter.update_wait_seconds,
             },
         )
 
-    def _count_waits(self, seconds: float) -> None:
+    def _steady(self) -> bool:
+        """Whether who waits now says anything about how many collectors the run needs."""
+        halted = self.recounting or self.restoring or self.supervisor.excused or self.stop_requested
+        return self.limiter.updates > 0 and not halted and self.control.wanted is None and not self.collected_all()
+
+    def _waiting_sides(self) -> list[Literal["insert", "update"]]:
+        if not self.collectors:
+            return []
+        sides: list[Literal["insert", "update"]] = []
         if LEARNER not in self.busy:
-            self.limiter.wait("update", seconds)
+            sides.append("update")
         if not any(role in self.busy for role in self.collectors):
-            self.limiter.wait("insert", seconds)
+            sides.append("insert")
+        return sides
 
     def _waiting(self) -> Waiting:
+        if not self.collectors:
+            return "nobody waits"
         if self.limiter.env_steps < self.config.replay.prefill:
             return "prefill"
         if LEARNER not in self.busy:
@@ -430,10 +465,3 @@ class Coordinator:
         if not any(role in self.busy for role in self.collectors):
             return "actors wait for the learner"
         return "nobody waits"
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """First: stop after the calls under way, with a checkpoint. Second: at once."""
-        if self.stop_requested:
-            raise KeyboardInterrupt
-        self.stop_requested = True
-        self.progress.message("stopping: finishing the calls under way, then a checkpoint (again to stop at once)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import Config
 from common.errors import UserError
 from common.run_folder import RunFolder
 
@@ -26,6 +25,10 @@ class CurveKey(NamedTuple):
     objective: str
     preset: str
     rotation: float
+    variant: str = ""
+    """Name in a study, where it stands for algorithm, objective and preset."""
+    offline: bool = False
+    """Whether the runs collected nothing."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,12 @@ class _Run(NamedTuple):
     training: NDArray[np.float64]  # (2, Q)
 
 
-def read_curves(run_dirs: Iterable[Path]) -> list[Curve]:
+def read_curves(run_dirs: Iterable[Path], variants: Mapping[Path, str] | None = None) -> list[Curve]:
     """Reads run folders and joins their repetitions, sorted by key.
+
+    Args:
+        run_dirs: run folders.
+        variants: what a study calls them, by folder; runs of different names are no repetitions.
 
     Raises:
         UserError: a folder is no run folder or holds no evaluation, or no folder was given.
@@ -70,7 +77,7 @@ def read_curves(run_dirs: Iterable[Path]) -> list[Curve]:
     for path in {path.resolve(): path for path in run_dirs}.values():
         folder = RunFolder(path)
         config = folder.load_config()
-        episodes = _surviving(folder.metrics(), "episode_return")
+        episodes = surviving(folder.metrics(), "episode_return")
         by_rotation = defaultdict(list)
         for record in folder.evaluations():
             by_rotation[float(record["rotation_degrees"])].append(record)
@@ -78,17 +85,15 @@ def read_curves(run_dirs: Iterable[Path]) -> list[Curve]:
             raise UserError(f"{path} holds no evaluations yet: nothing to plot")
         for rotation, records in by_rotation.items():
             training = episodes if rotation == 0 else np.empty((2, 0))
-            runs[_key(config, rotation)].append(_Run(config.seed, _surviving(records, "mean"), training))
+            what = (config.task, config.algorithm, config.objective, config.preset)
+            key = CurveKey(*what, rotation, (variants or {}).get(path, ""), bool(config.offline))
+            runs[key].append(_Run(config.seed, surviving(records, "mean"), training))
     if not runs:
         raise UserError("no run folders were named: nothing to plot")
     return [_join(key, runs[key]) for key in sorted(runs)]
 
 
-def _key(config: Config, rotation: float) -> CurveKey:
-    return CurveKey(config.task, config.algorithm, config.objective, config.preset, rotation)
-
-
-def _surviving(records: Iterable[dict[str, Any]], name: str) -> NDArray[np.float64]:
+def surviving(records: Iterable[dict[str, Any]], name: str) -> NDArray[np.float64]:
     """Points (2, P) of one value, ascending in environment steps; records without it are passed over.
 
     A run that went back to a checkpoint repeats steps; what it wrote about them before is dropped.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from actors.video import FILMED_EPISODES, frames_per_second, side_by_side, write_video
+from cluster.optional import optional_work
 from cluster.recorder import Recorder
 from cluster.weights import Weights
 from common.config import Config
@@ -68,9 +70,11 @@ class Evaluations:
 
     def done(self, report: EvaluationReport) -> None:
         """Records the evaluation that came next: evaluations.jsonl, a video, TensorBoard and a line for people."""
+        if not self.wanted:
+            return  # it ended just as it was given up
         weights, env_steps, episodes, rotation = self.wanted.popleft()
-        self.recorder.memory["evaluator"] = report.resident_bytes
         mean = float(np.mean(report.returns))
+        self.recorder.evaluated(rotation, mean, report)
         self.folder.append_evaluation(
             {
                 "env_steps": env_steps,
@@ -89,10 +93,12 @@ class Evaluations:
         suffix = f"_rotation{rotation:g}" if rotation else ""
         name = f"{env_steps:09d}" if weights is not None else "random"
         fps = frames_per_second(self.config.environment)
-        write_video(self.folder.videos / f"{name}{suffix}.mp4", side_by_side(report.frames), fps)
+        video = self.folder.videos / f"{name}{suffix}.mp4"
+        write = partial(write_video, video, side_by_side(report.frames), fps)
+        optional_work(lambda: self.folder.room.write(video, write))
         if weights is not None:
             self.recorder.board.scalars({f"evaluation{suffix}": mean}, env_steps)
-            self.recorder.board.video(f"evaluation{suffix}", report.frames[0], env_steps, fps)
+            optional_work(lambda: self.recorder.board.video(f"evaluation{suffix}", report.frames[0], env_steps, fps))
         if rotation == self.config.eval_rotation[0]:
             self._remember(weights, mean)
 
@@ -117,6 +123,12 @@ class Evaluations:
         self.next_at = state["next_at"]
         self.random_return, self.first_return = state["random_return"], state["first_return"]
         self.last_return = state["last_return"]
+
+    def abandon(self) -> None:
+        """Gives up what is wanted; a resumed run asks for it again, with the weights of then."""
+        periodic = [wanted.env_steps for wanted in self.wanted if wanted.weights is not None and wanted.weights.updates]
+        self.next_at = min([self.next_at, *periodic])
+        self.wanted.clear()
 
     def _remember(self, weights: Weights | None, mean: float) -> None:
         if weights is None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,13 +17,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from cluster.curves import Curve, CurveKey, read_curves
+from cluster.look import COLOURS, GREY, look
 from cluster.published import PublishedCurve, published_curves
 from common.errors import UserError
 
-# Okabe and Ito's palette, told apart with every common kind of colour blindness.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "os^D"
-_GREY = "#6b6b6b"
 _DASHES = (0, (4, 2))
 _PANEL_INCHES = (4.6, 3.1)
 _FEW_POINTS = 12  # a line through so few evaluations shows where they are
@@ -39,7 +35,7 @@ class _Style(NamedTuple):
     marker: str
 
 
-def plot_runs(run_dirs: Sequence[Path], out: Path) -> None:
+def plot_runs(run_dirs: Sequence[Path], out: Path, published: bool = True) -> None:
     """Draws evaluation returns over environment steps and writes the figure.
 
     Runs of one task, algorithm, objective, preset and evaluation angle are repetitions: their mean is a line, their
@@ -48,15 +44,35 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> None:
     Args:
         run_dirs: run folders, in any order.
         out: the figure; its suffix says the format (png, pdf, svg, …).
+        published: whether to show published scores.
 
     Raises:
         UserError: a folder is no run folder or has no evaluation, or the suffix is no picture format.
     """
-    curves = read_curves(run_dirs)
+    draw_curves(read_curves(run_dirs), out, published=published)
+
+
+def draw_curves(
+    curves: Sequence[Curve],
+    out: Path,
+    x_label: str = "environment steps",
+    published: bool = True,
+) -> None:
+    """Draws curves as `plot_runs` does.
+
+    Args:
+        curves: at least one.
+        out: the figure.
+        x_label: what the curves' `env_steps` are.
+        published: whether to dash what was published on a panel's task.
+
+    Raises:
+        UserError: the suffix is no picture format.
+    """
     panels = sorted({(curve.key.task, curve.key.rotation) for curve in curves})
     columns = len(panels) if len(panels) <= 3 else min(4, math.ceil(math.sqrt(len(panels))))
     rows = math.ceil(len(panels) / columns)
-    with _look():
+    with look():
         figure = Figure(
             figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows + 0.5),
             layout=ConstrainedLayoutEngine(hspace=0.06, wspace=0.04),
@@ -65,21 +81,21 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> None:
             raise UserError(f"{out} names no picture format; end it in .png, .pdf or .svg")
         axes = figure.subplots(rows, columns, squeeze=False)
         styles = _styles(curves)
-        published = False
+        any_published = False
         for index, (task, rotation) in enumerate(panels):
             axis = axes.flat[index]
             shown = [curve for curve in curves if (curve.key.task, curve.key.rotation) == (task, rotation)]
-            scores = published_curves(task, rotation, {curve.key.algorithm for curve in shown})
+            scores = published_curves(task, rotation, {curve.key.algorithm for curve in shown}) if published else []
             _draw_panel(axis, shown, scores, styles)
             axis.set_title(task.rpartition(":")[2] + (f", images rotated ±{rotation:g}°" if rotation else ""))
             if index % columns == 0:
                 axis.set_ylabel("return")
             if index + columns >= len(panels):
-                axis.set_xlabel("environment steps")
-            published = published or bool(scores)
+                axis.set_xlabel(x_label)
+            any_published = any_published or bool(scores)
         for axis in axes.flat[len(panels) :]:
             axis.remove()
-        handles = _legend(curves, styles, published)
+        handles = _legend(curves, styles, any_published)
         longest = max(len(str(handle.get_label())) for handle in handles)
         fitting = int(_PANEL_INCHES[0] * columns / (0.7 + 0.068 * longest))  # inches of a handle and of a letter
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), fitting), frameon=False)
@@ -87,50 +103,25 @@ def plot_runs(run_dirs: Sequence[Path], out: Path) -> None:
         figure.savefig(out, dpi=160)
 
 
-def _look() -> AbstractContextManager[None]:
-    """Matplotlib's settings for the figure, given back on leaving."""
-    return matplotlib.rc_context(
-        {
-            "font.size": 9,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": "#9a9a9a",
-            "axes.titlesize": 10.5,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.titlepad": 11,
-            "legend.fontsize": 8.5,
-            "axes.labelcolor": "#333333",
-            "xtick.color": "#9a9a9a",
-            "ytick.color": "#9a9a9a",
-            "xtick.labelcolor": "#333333",
-            "ytick.labelcolor": "#333333",
-            "axes.grid": True,
-            "axes.grid.axis": "y",
-            "grid.color": "#ebebeb",
-            "grid.linewidth": 0.8,
-            "axes.axisbelow": True,
-            "svg.fonttype": "none",
-            "pdf.fonttype": 42,
-        }
-    )
-
-
 def _styles(curves: Sequence[Curve]) -> dict[CurveKey, _Style]:
     """Equal labels look equal in every panel; the markers go on telling apart when the colours repeat."""
     presets = {curve.key.preset for curve in curves}
     labels = {curve.key: _label(curve.key, name_preset=len(presets) > 1) for curve in curves}
-    markers = (marker for marker in cycle(_MARKERS) for _ in _COLOURS)
-    looks = dict(zip(sorted(set(labels.values())), zip(cycle(_COLOURS), markers, strict=False), strict=False))
+    markers = (marker for marker in cycle(_MARKERS) for _ in COLOURS)
+    looks = dict(zip(sorted(set(labels.values())), zip(cycle(COLOURS), markers, strict=False), strict=False))
     return {key: _Style(label, *looks[label]) for key, label in labels.items()}
 
 
 def _label(key: CurveKey, name_preset: bool) -> str:
+    if key.variant:
+        return key.variant
     parts = [key.algorithm]
     if key.objective != "reconstruction":
         parts.append(key.objective)
     if name_preset:
         parts.append(key.preset)
+    if key.offline:
+        parts.append("offline")
     return " · ".join(parts)
 
 
@@ -169,7 +160,7 @@ def _draw_published(axis: Axes, published: PublishedCurve, last_step: float) -> 
     """Draws what lies inside the axis; returns its name and last height, or none where nothing of it lies inside."""
     if not published.env_steps:
         (level,) = published.mean
-        axis.axhline(level, color=_GREY, alpha=0.6, linewidth=0.7, linestyle=_DASHES)
+        axis.axhline(level, color=GREY, alpha=0.6, linewidth=0.7, linestyle=_DASHES)
         return published.label, level
     first, end = published.env_steps[0], min(published.env_steps[-1], last_step)
     if first > last_step:
@@ -177,9 +168,9 @@ def _draw_published(axis: Axes, published: PublishedCurve, last_step: float) -> 
     known = np.array([step for step in published.env_steps if step <= end])
     line = np.union1d(known, [end])
     mean = np.interp(line, published.env_steps, published.mean)
-    axis.plot(line, mean, color=_GREY, linewidth=1.2, linestyle=_DASHES)
+    axis.plot(line, mean, color=GREY, linewidth=1.2, linestyle=_DASHES)
     if len(published.env_steps) <= _FEW_POINTS:
-        axis.plot(known, np.interp(known, published.env_steps, published.mean), "o", color=_GREY, markersize=3)
+        axis.plot(known, np.interp(known, published.env_steps, published.mean), "o", color=GREY, markersize=3)
     # A line that ends before the right edge is still named there, with the step of its last point.
     ended = f" at {EngFormatter()(end)}" if end < last_step else ""
     return published.label + ended, float(mean[-1])
@@ -196,7 +187,7 @@ def _label_ends(axis: Axes, ends: Sequence[tuple[str, float]]) -> None:
             heights[lower] -= overlap / 2
             heights[lower + 1] += overlap / 2
     for (label, _), height in zip(ordered, heights, strict=True):
-        axis.text(1.015, height, label, transform=axis.transAxes, va="center", fontsize=7, color=_GREY)
+        axis.text(1.015, height, label, transform=axis.transAxes, va="center", fontsize=7, color=GREY)
 
 
 def _legend(curves: Sequence[Curve], styles: dict[CurveKey, _Style], published: bool) -> list[Line2D | Patch]:
@@ -207,11 +198,11 @@ def _legend(curves: Sequence[Curve], styles: dict[CurveKey, _Style], published: 
         text = f"{label}, {_repeats(mine)}"
         handles.append(Line2D([], [], color=colour, linewidth=1.7, marker=shape, markersize=3.5, label=text))
     if any(curve.runs > 1 for curve in curves):
-        handles.append(Patch(color=_GREY, alpha=0.2, linewidth=0, label="minimum to maximum"))
+        handles.append(Patch(color=GREY, alpha=0.2, linewidth=0, label="minimum to maximum"))
     if any(curve.training.size for curve in curves):
-        handles.append(Line2D([], [], color=_GREY, alpha=0.5, linewidth=0.9, label="training episodes"))
+        handles.append(Line2D([], [], color=GREY, alpha=0.5, linewidth=0.9, label="training episodes"))
     if published:
-        handles.append(Line2D([], [], color=_GREY, linewidth=1.2, linestyle=_DASHES, label="published"))
+        handles.append(Line2D([], [], color=GREY, linewidth=1.2, linestyle=_DASHES, label="published"))
     return handles
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from actors.rendering import ProbeReport, probe
 from cluster.coordinator import Coordinator
+from cluster.offline import OfflineData
 from cluster.progress import Progress, duration
+from cluster.redis_access import check_servers, new_prefix, read_password
+from cluster.run import run
 from cluster.runtimes.inline import InlineRuntime
 from cluster.runtimes.ray_runtime import RayRuntime
 from cluster.runtimes.roles import Setting
 from cluster.runtimes.runtime import Runtime
 from cluster.settings import as_record, changes_on_resume, parse_train
+from cluster.telemetry.exposure import exposed
+from cluster.telemetry.telemetry import Telemetry
 from common.config import Config
 from common.config_io import to_yaml
 from common.errors import UserError
@@ -27,19 +33,23 @@ def main(args: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     arguments = parse_train(args)
     config, folder = arguments.settings, RunFolder(arguments.run_dir)
+    config = with_redis_prefix(config, folder)
     changes = changes_on_resume(folder.load_config(), config) if folder.exists else {}
     if arguments.dry_run:
         print(to_yaml(config), end="")
         return 0
-    if _is_finished(folder, config):
+    if is_finished(folder, config):
         print(f"{folder.path} is finished: {config.env_steps:,} environment steps (raise --env-steps to go on)")
         return 0
     _refuse_damage(folder)
     device = resolve_device(config)
     found = probe(config.task, config.environment)
-    runtime = RUNTIMES[config.runtime](Setting(config, found.action_size, found.gl, folder.replay, device))
+    offline = _offline(config, folder, found.action_size, arguments.redis_password_file) if config.offline else None
+    password = read_password(arguments.redis_password_file) if config.replay_store == "redis" else ""
+    warnings = [*_warnings(config), *(check_servers(config, password) if config.replay_store == "redis" else ())]
+    runtime = RUNTIMES[config.runtime](Setting(config, found.action_size, found.gl, folder.replay, device, password))
     try:
-        summary = _run(config, folder, runtime, found, changes)
+        summary = _run(config, folder, runtime, found, changes, [w for w in (found.warning, *warnings) if w], offline)
     finally:
         runtime.shutdown()
     print(describe(summary, folder))
@@ -47,7 +57,13 @@ def main(args: Sequence[str]) -> int:
 
 
 def _run(
-    config: Config, folder: RunFolder, runtime: Runtime, found: ProbeReport, changes: Mapping[str, tuple[Any, Any]]
+    config: Config,
+    folder: RunFolder,
+    runtime: Runtime,
+    found: ProbeReport,
+    changes: Mapping[str, tuple[Any, Any]],
+    warnings: Sequence[str],
+    offline: OfflineData | None,
 ) -> dict[str, Any]:
     """Claims the folder and runs in it; the summary."""
     folder.lock()
@@ -59,14 +75,33 @@ def _run(
         state: dict[str, Any] = dict(newest.state) if newest else {}
         counts = {name: state.get(name, 0) for name in ("env_steps", "updates", "wall_seconds")}
         folder.append_metrics({**counts, "config_changes": as_record(changes)})
-    with Progress(config, config.env_steps) as progress:
+    telemetry = Telemetry(folder)
+    with exposed(config, folder, telemetry) as address, Progress(config, config.env_steps) as progress:
         progress.message(f"{config.task}: actions of size {found.action_size}, drawn by {found.renderer or found.gl}")
-        for warning in (found.warning, _memory_warning(config)):
-            if warning:
-                progress.message(f"warning: {warning}")
-        result = Coordinator(config, folder, runtime, found.action_size, progress).run()
+        if address:
+            progress.message(f"metrics: {address}")
+        for warning in warnings:
+            progress.message(f"warning: {warning}")
+        coordinator = Coordinator(config, folder, runtime, found.action_size, progress, telemetry, offline)
+        result = run(coordinator)
     folder.unlock()
     return result
+
+
+def _offline(config: Config, folder: RunFolder, action_size: int, password_file: str) -> OfflineData:
+    """The data that the run trains from; a run that begins with it looks at all of it first."""
+    data = OfflineData(config, action_size, password_file)
+    if folder.newest_checkpoint() is None:
+        data.check()
+    return data
+
+
+def with_redis_prefix(config: Config, folder: RunFolder) -> Config:
+    """A run on Redis that names no keys takes the saved run's, or else new ones."""
+    if config.replay_store != "redis" or config.redis_prefix:
+        return config
+    saved = folder.load_config().redis_prefix if folder.exists else ""
+    return dataclasses.replace(config, redis_prefix=saved or new_prefix(folder.path.resolve().name))
 
 
 def resolve_device(config: Config) -> str:
@@ -79,6 +114,11 @@ def resolve_device(config: Config) -> str:
     device = config.device if config.device != "auto" else ("cuda" if available else "cpu")
     if device.startswith("cuda") and not available and not config.ray_address:
         raise UserError(f"--device {device}: PyTorch sees no GPU here; use --device cpu")
+    if device.startswith("cuda") and not config.ray_address and config.learners > torch.cuda.device_count():
+        raise UserError(
+            f"--learners {config.learners}: each needs a GPU of its own, and this machine has "
+            f"{torch.cuda.device_count()}"
+        )
     if device.startswith("cuda") and config.runtime == "inline" and config.environment.gl != "osmesa":
         raise UserError(
             "--runtime inline with --device cuda needs --environment.gl osmesa: CUDA and EGL do not share a process"
@@ -104,7 +144,8 @@ def describe(summary: dict[str, Any], folder: RunFolder) -> str:
     )
 
 
-def _is_finished(folder: RunFolder, config: Config) -> bool:
+def is_finished(folder: RunFolder, config: Config) -> bool:
+    """Whether the run in the folder has ended, and not before the configuration's environment steps."""
     summary = folder.summary() if folder.exists else None
     return summary is not None and summary["finished"] and config.env_steps <= folder.load_config().env_steps
 
@@ -118,5 +159,8 @@ def _refuse_damage(folder: RunFolder) -> None:
         )
 
 
-def _memory_warning(config: Config) -> str:
-    return "the memory store is lost with its process" if config.replay_store == "memory" else ""
+def _warnings(config: Config) -> Iterator[str]:
+    if config.replay_store == "memory":
+        yield "the memory store is lost with its process"
+    if config.algorithm == "soft_bird" and config.soft_bird.entropy == "gaussian":
+        yield "--soft-bird.entropy gaussian has no upper bound: the policy may be paid for widening for ever"

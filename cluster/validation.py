@@ -8,21 +8,28 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 
+from cluster.redis_access import validate_redis
 from common.config import Config
 from common.errors import UserError
 from common.presets import PRESETS
 from learner.behaviors import BEHAVIORS
 from learner.world_model.objectives import OBJECTIVES
-from replay_service.limiter import RateLimiter, first_window_env_steps
+from replay_service.limiter import first_window_env_steps
+from replay_service.offline_limiter import limiter_of
 from replay_service.stores import STORES
 
 MAY_BE_ZERO = {
     "seed",
     "eval_every",
     "eval_rotation",
+    "metrics_port",
+    "actors_min",
+    "actors_max",
     "acting.noise",
     "replay.prefill",
     "replay.pretrain",
+    "replay.recent_fraction",
+    "replay.priority_exponent",
     "training.learner_threads",
     "world_model.min_std",
     "world_model.free_nats",
@@ -37,24 +44,41 @@ MAY_BE_ZERO = {
     "dreamer.init_std",
     "dreamer.min_std",
     "dreamer.value_target_every",
+    "world_model.contrastive_layers",
+    "bird.entropy_weight",
+    "soft_bird.alpha",
+    "idm.copies",
+    "idm.rho",
+    "idm.delta",
+    "idm.sigma_h",
+    "idm.sigma_n",
+    "idm.evaluator_layers",
 }
 AT_MOST: dict[str, float] = {
     "env_steps": 10**12,
     "seed": 2**63 - 1,
     "horizon": 1000,
     "actors": 10_000,
+    "actors_min": 10_000,
+    "actors_max": 10_000,
     "envs_per_actor": 1000,
+    "learners": 1024,
     "train_ratio": 100,
     "eval_episodes": 1000,
     "final_eval_episodes": 1000,
     "eval_rotation": 180,
+    "metrics_port": 65_535,
     "environment.action_repeat": 100,
     "environment.time_limit": 1_000_000,
     "acting.noise": 10,
     "acting.mode_samples": 10_000,
+    "acting.threads": 1024,
     "replay.capacity": 10**12,
     "replay.chunk_rows": 1000,
     "replay.shards": 256,
+    "replay.recent_fraction": 1,
+    "replay.priority_exponent": 1,
+    "replay.sync_seconds": 3600,
     "training.batch_size": 10_000,
     "training.batch_length": 10_000,
     "training.learner_threads": 1024,
@@ -74,6 +98,21 @@ AT_MOST: dict[str, float] = {
     "dreamer.return_lambda": 1,
     "dreamer.actor_learning_rate": 1,
     "dreamer.value_learning_rate": 1,
+    "world_model.contrastive_layers": 16,
+    "world_model.contrastive_units": 10_000,
+    "bird.entropy_samples": 10_000,
+    "soft_bird.entropy_samples": 10_000,
+    "idm.copies": 100,
+    "idm.sigma_h": 100,
+    "idm.sigma_n": 100,
+    "idm.overshoot": 1000,
+    "idm.evaluator_layers": 16,
+    "idm.evaluator_units": 10_000,
+    "idm.evaluator_learning_rate": 1,
+    "planet.horizon": 1000,
+    "planet.candidates": 1_000_000,
+    "planet.iterations": 1000,
+    "planet.top": 1_000_000,
 }
 BATCH_BYTES_LIMIT = 8 * 2**30
 
@@ -116,21 +155,36 @@ def validate(config: Config) -> None:
         raise UserError("--eval-rotation needs at least one angle; 0 leaves images as they are")
     if config.runtime == "ray" and ":" in config.device:
         raise UserError(f"--device {config.device}: with --runtime ray, Ray chooses the GPU; give --device cuda")
-    if config.replay.shards > config.actors:
+    _validate_actors(config)
+    _validate_learners(config)
+    if config.replay.recent_windows < config.replay.shards:
         raise UserError(
-            f"--replay.shards {config.replay.shards} is more than --actors {config.actors}: one would be empty"
+            f"--replay.recent-windows {config.replay.recent_windows} is below --replay.shards {config.replay.shards}: "
+            "the newest windows are shared out among them"
         )
     if config.env_steps <= config.replay.prefill:
         raise UserError(
             f"--env-steps {config.env_steps} ends within --replay.prefill {config.replay.prefill}: "
             "nothing would be learnt"
         )
-    if config.horizon < 2:
-        raise UserError("--horizon must be at least 2: a return needs a state after the first")
+    validate_redis(config)
+    _validate_algorithm(config)
     _validate_sequences(config)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise UserError(f"--device must be auto, cpu, cuda or cuda:N, not '{config.device}'")
-    RateLimiter.from_config(config)
+    limiter_of(config)
+
+
+def _validate_learners(config: Config) -> None:
+    if config.runtime == "inline" and config.learners > 1:
+        raise UserError(
+            f"--learners {config.learners} needs --runtime ray: each is a process, and inline has one process"
+        )
+    if config.sequences % config.learners:
+        raise UserError(
+            f"--learners {config.learners}: a batch of {config.sequences} sequences does not divide by it; "
+            "change one of the two (--training.batch-size)"
+        )
 
 
 def _validate_number(name: str, value: float) -> None:
@@ -142,6 +196,41 @@ def _validate_number(name: str, value: float) -> None:
         raise UserError(f"{flag(name)} must be at most {AT_MOST.get(name, 10**9):g}, not {value}")
 
 
+def _validate_actors(config: Config) -> None:
+    least, most = config.least_actors, config.most_actors
+    least_flag = "--actors-min" if config.actors_min else "--actors"
+    if least > most:
+        most_flag = "--actors-max" if config.actors_max else "--actors"
+        raise UserError(f"{least_flag} {least} is more than {most_flag} {most}: give --actors-min and --actors-max")
+    if least != most and config.runtime == "inline":
+        raise UserError("--actors-min and --actors-max need --runtime ray: inline, collectors take turns, none waits")
+    if config.replay.shards > least and not config.offline:
+        raise UserError(f"--replay.shards {config.replay.shards} is more than {least_flag} {least}: one would be empty")
+
+
+def _validate_algorithm(config: Config) -> None:
+    if config.horizon < 2 and config.algorithm != "no_value":
+        raise UserError("--horizon must be at least 2: a return needs a state after the first")
+    if config.planet.top > config.planet.candidates:
+        raise UserError(
+            f"--planet.top {config.planet.top} is more than --planet.candidates {config.planet.candidates}: "
+            "there would be nothing to choose"
+        )
+    if config.algorithm != "idm":
+        return
+    idm = config.idm
+    if config.objective != "reconstruction" and idm.rho > 0 and idm.ablation != "without_both":
+        raise UserError(
+            f"--objective {config.objective} draws no images, which idm's decoding constraint compares: "
+            "give --objective reconstruction, or --idm.rho 0 to do without the constraint"
+        )
+    if idm.overshoot >= config.training.batch_length and idm.ablation != "without_evaluator":
+        raise UserError(
+            f"--idm.overshoot {idm.overshoot} must be below --training.batch-length {config.training.batch_length}: "
+            "the evaluator would see no segment"
+        )
+
+
 def _validate_sequences(config: Config) -> None:
     rows = config.environment.time_limit // config.environment.action_repeat + 1
     if config.training.batch_length > rows:
@@ -151,7 +240,7 @@ def _validate_sequences(config: Config) -> None:
         )
     if config.training.batch_length < 2:
         raise UserError("--training.batch-length must be at least 2")
-    size = config.training.batch_size * config.training.batch_length * 64 * 64 * 3
+    size = config.sequences * config.training.batch_length * 64 * 64 * 3
     if size > BATCH_BYTES_LIMIT:
         raise UserError(f"a batch of {size / 2**30:.0f} GiB of images is too large: lower --training.batch-size")
     if config.replay.capacity < config.replay.prefill:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -19,3 +21,43 @@ class Weights(NamedTuple):
     updates: int
     handle: object
     published_at: float
+
+
+class Lag(NamedTuple):
+    """How far the collector most behind acts behind the learner.
+
+    Attributes:
+        updates: done since the weights that it acts with.
+        seconds: since there have been newer ones for it to take; 0 where there are none.
+    """
+
+    updates: int
+    seconds: float
+
+
+class Publications:
+    """What was published, as far back as a collector acts with it."""
+
+    def __init__(self) -> None:
+        self._kept: deque[Weights] = deque()
+
+    def add(self, weights: Weights) -> None:
+        """Notes newer weights."""
+        self._kept.append(weights._replace(handle=None))  # which would keep them in memory
+
+    def lag(self, acting: Iterable[int], updates: int, now: float) -> Lag:
+        """The lag of the collector most behind.
+
+        Args:
+            acting: the version that each collector acts with; 0 for one that has had none.
+            updates: of the learner.
+            now: on the clock of `Weights.published_at`.
+        """
+        slowest = min(acting, default=0)
+        while len(self._kept) > 1 and self._kept[1].version <= slowest:
+            self._kept.popleft()
+        if not self._kept:
+            return Lag(0, 0.0)
+        newer = [weights for weights in self._kept if weights.version > slowest and weights.updates]
+        seconds = now - newer[0].published_at if newer else 0.0
+        return Lag(max(0, updates - self._kept[0].updates), seconds)

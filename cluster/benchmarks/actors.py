@@ -12,15 +12,16 @@ import torch
 
 from actors.rendering import configure
 from actors.tasks import split_task
-from cluster.benchmarks.measure import interleaved, machine
+from cluster.benchmarks.measure import interleaved, machine, rate
 from cluster.runtimes.ray_runtime import connect
-from cluster.runtimes.roles import Setting, build_collector
+from cluster.runtimes.roles import Setting, actor_environment, build_collector, build_policy
 from common.config import Config
 from common.sequence import IMAGE_SHAPE, Chunk
 from learner.learner import Learner
 from replay_service.codec import encode
 
 SECONDS = 4.0
+POLICY_CALLS = 100
 UNBOUNDED_STEPS = 10**9
 
 
@@ -82,13 +83,18 @@ class Bench:
     """A process with both loops, so that they take turns on the same core."""
 
     def __init__(self, setting: Setting, actor: int) -> None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(setting.config.acting.threads)
         configure(setting.gl)
         config = setting.config
         self.bare_loop = BareLoop(config)
         sink = EncodingSink(config.environment.action_repeat)
         self.collector = build_collector(setting, actor, 0, sink)
-        self.collector.set_weights(1, Learner(config, setting.action_size, iter(())).weights())
+        weights = Learner(config, setting.action_size, iter(())).weights()
+        self.collector.set_weights(1, weights)
+        self.policy_alone = build_policy(setting, "benchmark")
+        self.policy_alone.load_weights(weights)
+        self.images = np.random.default_rng(0).integers(0, 256, (config.envs_per_actor, *IMAGE_SHAPE), np.uint8)
+        self.steps_per_action = config.envs_per_actor * config.environment.action_repeat
 
     def bare(self) -> float:
         """Environment steps a second of the bare loop."""
@@ -100,15 +106,28 @@ class Bench:
         report = self.collector.collect(UNBOUNDED_STEPS, SECONDS)
         return report.stepped / (time.perf_counter() - began)
 
+    def policy(self) -> float:
+        """Environment steps a second that the policy alone could choose actions for, while training."""
+        state = None
+
+        def act() -> None:
+            nonlocal state
+            _, state = self.policy_alone.act(self.images, state, training=True)
+
+        return self.steps_per_action * rate(act, POLICY_CALLS)
+
     def resident_bytes(self) -> int:
         """Memory of this process."""
-        return self.collector.collect(0).resident_bytes
+        return self.collector.collect(0).usage.resident_bytes
 
 
 def measure(setting: Setting, processes: int, rounds: int) -> dict[str, Any]:
-    """Environment steps a second of collectors and of the bare loop, each in `processes` processes at once."""
+    """Environment steps a second of collectors and of the bare loop, each in `processes` processes at once.
+
+    `policy_share` is the part of the collectors' time in which the policy chooses actions.
+    """
     connect("", processes)
-    environment = {"env_vars": {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}}
+    environment = {"env_vars": actor_environment(setting.config)}
     benches = [
         ray.remote(Bench).options(num_cpus=1, runtime_env=environment).remote(setting, index)
         for index in range(processes)
@@ -117,7 +136,7 @@ def measure(setting: Setting, processes: int, rounds: int) -> dict[str, Any]:
     def together(method: str) -> list[Any]:
         return ray.get([getattr(bench, method).remote() for bench in benches])
 
-    loops = {name: partial(lambda method: sum(together(method)), name) for name in ("bare", "ours")}
+    loops = {name: partial(lambda method: sum(together(method)), name) for name in ("bare", "ours", "policy")}
     medians = interleaved(loops, rounds)
     memory = together("resident_bytes")
     ray.shutdown()
@@ -125,6 +144,8 @@ def measure(setting: Setting, processes: int, rounds: int) -> dict[str, Any]:
         "env_steps_per_second": medians["ours"],
         "raw_env_steps_per_second": medians["bare"],
         "ratio": medians["ours"] / medians["bare"],
+        "policy_microseconds_per_env_step": 1e6 * processes / medians["policy"],
+        "policy_share": medians["ours"] / medians["policy"],
         "processes": processes,
         "envs_per_actor": setting.config.envs_per_actor,
         "task": setting.config.task,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import torch
@@ -17,8 +19,10 @@ from cluster.benchmarks.learner import noise_batches
 from cluster.benchmarks.measure import machine
 from cluster.coordinator import Coordinator
 from cluster.progress import Progress, Snapshot
-from cluster.runtimes.ray_runtime import ACTOR_CLASSES, RayRuntime, connect
+from cluster.run import run
+from cluster.runtimes.ray_runtime import RayRuntime, connect, start_actor
 from cluster.runtimes.roles import Setting, build_learner, learner_threads
+from cluster.telemetry.telemetry import Telemetry
 from common.reports import UpdateReport
 from common.run_folder import RunFolder
 from learner.learner import Learner
@@ -51,25 +55,15 @@ class Meter(Progress):
 def measure(setting: Setting, seconds: float) -> dict[str, Any]:
     """Runs the system for a while, and its learner alone, in a process of its own, before and after it."""
     config = setting.config
-    before = _learner_alone(setting, seconds / 2)
-    with tempfile.TemporaryDirectory() as name:
-        folder = RunFolder(Path(name) / "run")
-        folder.lock()
-        folder.create(config)
-        setting = dataclasses.replace(setting, replay_folder=folder.replay)
-        meter = Meter(setting, seconds)
-        runtime = RayRuntime(setting)
-        meter.coordinator = Coordinator(config, folder, runtime, setting.action_size, meter)
-        try:
-            summary = meter.coordinator.run()
-        finally:
-            runtime.shutdown()
-        lags = [line["weights_lag_seconds"] for line in folder.metrics()]
-        folder.unlock()
+    before = learner_alone(setting, seconds / 2)
+    meter = Meter(setting, seconds)
+    with watched(setting, meter, RayRuntime) as (coordinator, _):
+        summary = run(coordinator)
+        lags = [line["weights_lag_seconds"] for line in coordinator.folder.metrics()]
     (begin, first), (end, last) = meter.snapshots[0], meter.snapshots[-1]
     duration = end - begin
     updates_per_second = (last.updates - first.updates) / duration
-    alone = (before + _learner_alone(setting, seconds / 2)) / 2
+    alone = (before + learner_alone(setting, seconds / 2)) / 2
     return {
         "env_steps_per_second": (last.env_steps - first.env_steps) / duration,
         "updates_per_second": updates_per_second,
@@ -85,11 +79,34 @@ def measure(setting: Setting, seconds: float) -> dict[str, Any]:
     }
 
 
-def _learner_alone(setting: Setting, seconds: float) -> float:
+_Runtime = TypeVar("_Runtime", bound=RayRuntime)
+
+
+@contextlib.contextmanager
+def watched(
+    setting: Setting, meter: Meter, make_runtime: Callable[[Setting], _Runtime]
+) -> Iterator[tuple[Coordinator, _Runtime]]:
+    """A run in a folder of its own that lasts as long as this is entered, with the meter in the place of a display."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = RunFolder(Path(name) / "run")
+        folder.lock()
+        folder.create(setting.config)
+        setting = dataclasses.replace(setting, replay_folder=folder.replay)
+        runtime = make_runtime(setting)
+        try:
+            coordinator = Coordinator(setting.config, folder, runtime, setting.action_size, meter, Telemetry(folder))
+            meter.coordinator = coordinator
+            yield coordinator, runtime
+        finally:
+            runtime.shutdown()
+        folder.unlock()
+
+
+def learner_alone(setting: Setting, seconds: float) -> float:
     """Updates a second of the same learner when nothing else runs."""
     connect("", 1)
-    options = {"num_gpus": 1 if setting.device.startswith("cuda") else 0}
-    learner = ACTOR_CLASSES["learner"].options(**options).remote(partial(_learner, setting))
+    gpus = 1 if setting.device.startswith("cuda") else 0
+    learner = start_actor("learner", partial(_learner, setting), num_gpus=gpus)
     ray.get(learner.call.remote("update", 3))
     report: UpdateReport = ray.get(learner.call.remote("update", 10**9, seconds))
     ray.shutdown()

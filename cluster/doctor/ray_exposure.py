@@ -59,7 +59,10 @@ def _token_place(environment: Mapping[str, str]) -> str:
     path = Path(named) if named else Path.home() / ".ray" / "auth_token"
     if path.exists():
         return f"the token is in {path}, and every node of a cluster needs the same one"
-    return f"the first run makes one in {path}, which a later `ray start --head` then requires on every node"
+    return (
+        f"the first run makes one in {path}, which a later `ray start --head` then requires on every node; one before "
+        "that asks nobody for any: make it with `ray get-auth-token --generate`"
+    )
 
 
 def _listening_ports(proc: Path) -> set[int]:

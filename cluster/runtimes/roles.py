@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from actors.collector import ChunkSink, Collector
 from actors.evaluator import Evaluator
 from actors.rendering import configure
+from cluster.runtimes.patience import patiently
 from common.config import Config
 from common.cores import usable_cores
 from common.seeding import derive_seed
 from common.sequence import Rows
 from learner.learner import Learner
 from learner.policy import Policy
+from learner.ranks import ALONE, Ranks
 from replay_service.replay import Replay, open_replay
 
 
@@ -30,6 +33,7 @@ class Setting:
         gl: the OpenGL backend chosen for this run.
         replay_folder: where the embedded store lives.
         device: where the learner computes, `auto` resolved.
+        redis_password: of the replay's servers; never written anywhere.
     """
 
     config: Config
@@ -37,6 +41,7 @@ class Setting:
     gl: Literal["auto", "egl", "osmesa"]
     replay_folder: Path
     device: str
+    redis_password: str = field(default="", repr=False)
 
 
 def build_policy(setting: Setting, *path: str | int) -> Policy:
@@ -58,18 +63,26 @@ def build_evaluator(setting: Setting) -> Evaluator:
 
 
 def build_replay(setting: Setting, shard: int) -> Replay:
-    """One replay shard, opened on what its store already holds."""
-    return open_replay(setting.config, setting.replay_folder, shard, setting.action_size)
+    """One replay shard, opened on what its store already holds, once that can be reached."""
+    build = partial(
+        open_replay, setting.config, setting.replay_folder, shard, setting.action_size, setting.redis_password
+    )
+    return patiently(build, setting.config.redis_timeout)
 
 
-def build_learner(setting: Setting, batches: Iterator[Rows]) -> Learner:
-    """The learner, on its device."""
-    return Learner(setting.config, setting.action_size, batches, setting.device)
+def build_learner(setting: Setting, batches: Iterator[Rows], ranks: Ranks = ALONE) -> Learner:
+    """A learner, on its device."""
+    return Learner(setting.config, setting.action_size, batches, setting.device, ranks)
 
 
 def learner_threads(config: Config) -> int:
-    """CPU threads for the learner: as configured, or all cores but one."""
-    return config.training.learner_threads or max(1, math.floor(usable_cores()) - 1)
+    """CPU threads for each learner: as configured, or its part of all cores but one."""
+    return config.training.learner_threads or max(1, (math.floor(usable_cores()) - 1) // config.learners)
+
+
+def actor_environment(config: Config) -> dict[str, str]:
+    """Environment variables of a collector's or evaluator's process: no GPU, and so many threads for every library."""
+    return {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(config.acting.threads)}
 
 
 def _choose_gl(setting: Setting) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
+
+from common.errors import UserError
+from common.sequence import Chunk
 
 
 class Role(NamedTuple):
@@ -27,12 +31,14 @@ class Call(NamedTuple):
         method: what was called.
         value: what it returned, if it ended well.
         died: why the role's process is gone, if it is.
+        failed: why the run must end, if the call found that out.
     """
 
     role: Role
     method: str
     value: object
     died: RoleDiedError | None = None
+    failed: UserError | None = None
 
 
 class Runtime(Protocol):
@@ -44,11 +50,21 @@ class Runtime(Protocol):
     def start(self, role: Role, incarnation: int) -> None:
         """Creates the role, or creates it again in a new life after its process is gone."""
 
+    def is_up(self, role: Role) -> bool:
+        """Whether the role's process is up; on a cluster one may wait for a node to be put on."""
+
     def call(self, role: Role, method: str, *args: object) -> None:
         """Begins a call; `wait` tells when it has ended. An exception that it raises is raised by `wait`."""
 
     def wait(self, timeout: float) -> Call | None:
         """The next call that ends, or None when none does within `timeout` seconds."""
+
+    def insert(self, shard: int, chunks: Sequence[Chunk]) -> None:
+        """Stores chunks in a replay shard, in this order; returns once they are acknowledged.
+
+        Raises:
+            StoreGaveUpError: the store was away for longer than anybody wanted to wait.
+        """
 
     def share(self, value: object) -> object:
         """Puts a large value where every role can read it; give the result to `call` in its place."""

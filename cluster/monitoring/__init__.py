@@ -1,0 +1,1 @@
+"""Prometheus beside the runs, and pictures of what it has seen."""

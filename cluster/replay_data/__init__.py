@@ -1,0 +1,1 @@
+"""Parts of `dreamfleet replay`: opening what a user names, and what each action prints."""

@@ -1,0 +1,1 @@
+"""The run's numbers, and how Prometheus reads them."""
