@@ -31,6 +31,7 @@ class Counting(dm_env.Environment):
         fails_at: int | None = None,
         fails_at_reset: int | None = None,
         spec: specs.Array | None = None,
+        bad_reward: tuple[int, float] | None = None,
     ) -> None:
         self.seed = seed
         self.length = length
@@ -38,6 +39,7 @@ class Counting(dm_env.Environment):
         self.observe = observe
         self.fails_at = fails_at
         self.fails_at_reset = fails_at_reset
+        self.bad_reward = bad_reward
         self.spec = spec or specs.BoundedArray((2,), np.float32, -1.0, 1.0)
         self.steps = 0
         self.total_steps = 0
@@ -56,10 +58,12 @@ class Counting(dm_env.Environment):
     def step(self, action: NDArray[np.float64]) -> dm_env.TimeStep:
         if self.total_steps == self.fails_at:
             raise RuntimeError("GL error")
+        reward = float(action[0])
+        if self.bad_reward and self.total_steps == self.bad_reward[0]:
+            reward = self.bad_reward[1]
         self.steps += 1
         self.total_steps += 1
         self.actions.append(action)
-        reward = float(action[0])
         if self.steps == self.length:
             return dm_env.TimeStep(dm_env.StepType.LAST, reward, self.last_discount, self._observation())
         return dm_env.transition(reward, self._observation())

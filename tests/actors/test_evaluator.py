@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from actors.environment import PixelEnvironment
-from actors.evaluator import ENVIRONMENTS_AT_ONCE, Evaluator
+from actors.evaluator import ENVIRONMENTS_AT_ONCE, EnvironmentFailedError, Evaluator
 from actors.rotation import rotate
 from tests import tiny
 from tests.actors.scripted import Counting, ScriptedPolicy, config
@@ -169,3 +169,33 @@ def test_dm_control_is_evaluated_at_our_time_limit(evaluator: Any) -> None:
     assert [frames.shape for frames in first.frames] == [(5, 64, 64, 3)] * 2
     assert first.frames[0].std() > 5
     assert first.returns == evaluator(settings).evaluate(1, WEIGHTS, episodes=2).returns
+
+
+class Breaking(tiny.Tiny):
+    """Raises in the middle of its first episode, as often as it is told to."""
+
+    failures = 0
+
+    def step(self, action: Any) -> Any:
+        if Breaking.failures and self._steps == 5:
+            Breaking.failures -= 1
+            raise RuntimeError("lost the GL context")
+        return super().step(action)
+
+
+def breaking(task: str, settings: Any, seed: int) -> PixelEnvironment:
+    return PixelEnvironment(Breaking(seed), settings.action_repeat, settings.time_limit)
+
+
+def test_an_environment_that_raises_has_its_episodes_played_anew(evaluator: Any) -> None:
+    Breaking.failures = 0
+    whole = evaluator(policy=Seeing(1), make=breaking).evaluate(3, WEIGHTS, episodes=3, rotation_degrees=5.0)
+    Breaking.failures = 2
+    again = evaluator(policy=Seeing(1), make=breaking).evaluate(3, WEIGHTS, episodes=3, rotation_degrees=5.0)
+    assert again.returns == whole.returns
+
+
+def test_an_environment_that_keeps_raising_ends_the_evaluation(evaluator: Any) -> None:
+    Breaking.failures = 1000
+    with pytest.raises(EnvironmentFailedError, match="lost the GL context"):
+        evaluator(policy=Seeing(1), make=breaking).evaluate(3, WEIGHTS, episodes=3)

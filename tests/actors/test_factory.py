@@ -62,7 +62,7 @@ def test_image_may_be_the_observation_or_under_image_or_pixels(name: str) -> Non
 @pytest.mark.parametrize("name", ["seeded", "keywords"])
 def test_seed_reaches_a_factory_that_takes_one_in_32_bits(name: str) -> None:
     environment = make_environment(f"{HERE}:{name}", CONFIG, seed=5 + 2**40)
-    assert environment._source._environment.seed == 5  # type: ignore[attr-defined]
+    assert environment._source._environment.seed == 5  # type: ignore[attr-defined]  # behind the dm_env interface
 
 
 @pytest.mark.parametrize(

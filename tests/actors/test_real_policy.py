@@ -25,7 +25,7 @@ def settings() -> Config:
 def test_collected_actions_are_the_policys_own_with_noise_within_bounds(settings: Config) -> None:
     policy, sink = Policy(settings, action_size=1), ListSink()
     actor = Collector(settings, 0, 0, sink, policy)
-    actor.set_weights(1, policy_weights(policy.encoder, policy.rssm, policy.acting))
+    actor.set_weights(1, policy_weights(policy.encoder, policy.rssm, policy.reward, policy.acting))
     report = actor.collect(2 * 48)
     actor.close()
     assert report.stepped == 96
@@ -37,7 +37,7 @@ def test_collected_actions_are_the_policys_own_with_noise_within_bounds(settings
 
 def test_evaluation_depends_on_weights_and_seed_alone(settings: Config) -> None:
     policy = Policy(settings, action_size=1)
-    weights = policy_weights(policy.encoder, policy.rssm, policy.acting)
+    weights = policy_weights(policy.encoder, policy.rssm, policy.reward, policy.acting)
     first, second = Evaluator(settings, policy), Evaluator(settings, Policy(settings, action_size=1, seed=9))
     options: dict[str, Any] = {"episodes": 2, "rotation_degrees": 5.0}
     returns = [each.evaluate(1, weights, **options).returns for each in (first, first, second)]

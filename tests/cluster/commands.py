@@ -41,7 +41,7 @@ def command(args: list[str]) -> list[str]:
     return [sys.executable, "-m", "cluster.main", *args]
 
 
-def dreamfleet(args: list[str], timeout: float = 120.0, **environment: str) -> subprocess.CompletedProcess[str]:
+def dreamfleet(args: list[str], timeout: float = 600.0, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs the command in a process of its own, with these environment variables on top."""
     return subprocess.run(
         command(args),

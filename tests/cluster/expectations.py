@@ -37,6 +37,9 @@ def assert_complete(run: Run, config: Config) -> None:
     tolerance = config.train_ratio * max(
         1000, 2 * config.replay.chunk_rows * config.environment.action_repeat * config.environments
     )
+    newest = run.folder.metrics()[-1]
+    assert (newest["env_steps"], newest["updates"]) == (run.summary["env_steps"], run.summary["updates"])
+    assert newest["replay_env_steps"] == run.runtime.disk.env_steps
     # What collectors still held when the last update was granted comes on top.
     held = config.train_ratio * config.replay.chunk_rows * config.environment.action_repeat * config.environments
     forgiven = run.summary["replay_debt_dropped_updates"]

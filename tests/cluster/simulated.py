@@ -6,7 +6,7 @@ import io
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,13 +18,17 @@ import pytest
 from rich.console import Console
 
 from cluster.coordinator import Coordinator
+from cluster.offline import OfflineData
 from cluster.progress import Progress
+from cluster.run import run
 from cluster.runtimes.runtime import Call, Role, RoleDiedError
+from cluster.telemetry.telemetry import Telemetry
 from common.config import Config, EnvironmentConfig, ReplayConfig, TrainingConfig
 from common.reports import EvaluationReport, ReplayReport, UpdateReport
 from common.run_folder import RunFolder
+from common.sequence import Chunk
 from replay_service.limiter import first_window_env_steps
-from tests.cluster.simulated_roles import EPISODE_ROWS, Collector, Disk
+from tests.cluster.simulated_roles import EPISODE_ROWS, USAGE, Collector, Disk
 
 START_SECONDS = 2.0
 LONGEST_RUN_SECONDS = 10_000_000.0
@@ -57,12 +61,16 @@ class Faults:
         chance: of a call to a role of this kind.
         dies: the numbers of the calls, counted from 0 over the whole run, by (kind, method).
         hangs: likewise.
+        homeless_seconds: how long one that is started again waits for a node, by kind.
+        loses: the numbers of the learner's updates over which another learner is lost.
     """
 
     seed: int = 0
     chance: dict[str, float] = field(default_factory=dict)
     dies: dict[tuple[str, str], set[int]] = field(default_factory=dict)
     hangs: dict[tuple[str, str], set[int]] = field(default_factory=dict)
+    homeless_seconds: dict[str, float] = field(default_factory=dict)
+    loses: set[int] = field(default_factory=set)
 
 
 @dataclass
@@ -74,6 +82,7 @@ class Event:
     method: str
     args: tuple[Any, ...]
     fails: str = ""
+    lost: str = ""
 
 
 class SimulatedRuntime:
@@ -85,6 +94,8 @@ class SimulatedRuntime:
         started: role and incarnation of every start.
         published: the weights versions that collectors were given, in order.
         done: updates that the learner's parameters have behind them.
+        room: how many collectors the nodes have room for; None: for any number.
+        placed: the collectors that have a place.
         on_end: called after each call has had its effect.
     """
 
@@ -109,13 +120,28 @@ class SimulatedRuntime:
         self.done = 0
         self.on_end: Callable[[], None] = lambda: None
         self.closed = False
+        self.room: int | None = None
+        self.placed: set[Role] = set()
+        self.place_at: dict[Role, float] = {}
 
     def start(self, role: Role, incarnation: int) -> None:
+        if role in dict(self.started):
+            self.place_at[role] = self.now + self.faults.homeless_seconds.get(role.kind, 0.0)
         self.started.append((role, incarnation))
         if role.kind == "collector":
             self.collectors[role] = Collector(self.config, self.steps_speed, self.disk, self.randomness)
         if role.kind == "learner":
             self.done = 0
+
+    def is_up(self, role: Role) -> bool:
+        if self.now < self.place_at.get(role, 0.0):
+            return False
+        if role.kind != "collector" or role in self.placed:
+            return True
+        if self.room is not None and len(self.placed) >= self.room:
+            return False
+        self.placed.add(role)
+        return True
 
     def call(self, role: Role, method: str, *args: Any) -> None:
         number = self.counts[role.kind, method]
@@ -124,6 +150,8 @@ class SimulatedRuntime:
         free = max([self.now, *(event.end for event in self.under_way if event.role == role)])
         seconds = self.seconds(role, method, args)
         event = Event(free + seconds, role, method, args)
+        if method == "update" and number in self.faults.loses:
+            event.lost = "learner 2 of 2 died"
         if number in self.faults.hangs.get((role.kind, method), ()):
             event.end = FOREVER
         elif number in self.faults.dies.get(
@@ -162,6 +190,7 @@ class SimulatedRuntime:
 
     def lose(self, event: Event) -> None:
         """The process is gone: so is every call to it."""
+        self.placed.discard(event.role)
         for other in self.under_way:
             if other.role == event.role:
                 other.end, other.fails = self.now, event.fails
@@ -180,10 +209,12 @@ class SimulatedRuntime:
                 collector.version = event.args[0]
                 self.published.append(event.args[0])
             case "learner", "update":
-                assert self.disk.env_steps >= first_window_env_steps(self.config), "nothing to draw from yet"
-                done = self.updates(*event.args)
+                empty = self.disk.env_steps < first_window_env_steps(self.config)
+                assert not empty or self.disk.life != "first", "nothing to draw from yet"
+                done = 0 if empty else self.updates(*event.args)
                 self.done += done
-                return UpdateReport(done, {"model_loss": 1.0, "kl": 3.0}, 0.0, done / self.updates_speed, 1)
+                metrics = {"model_loss": 1.0, "kl": 3.0} if done else {}
+                return UpdateReport(done, metrics, 0.0, done / self.updates_speed, USAGE, lost=event.lost)
             case "learner", "weights":
                 return {"updates": np.float32(self.done)}
             case "learner", "state":
@@ -193,18 +224,22 @@ class SimulatedRuntime:
             case "evaluator", "evaluate":
                 version, _, episodes, rotation, *_ = event.args
                 return EvaluationReport(
-                    version, [float(version)] * episodes, rotation, [np.zeros((2, 64, 64, 3), np.uint8)], 3.0, 1
+                    version, [float(version)] * episodes, rotation, [np.zeros((2, 64, 64, 3), np.uint8)], 3.0, USAGE
                 )
             case "replay", "report":
                 steps = self.disk.env_steps
                 windows = max(0, steps - first_window_env_steps(self.config) + 1)
-                return ReplayReport(steps // 2, steps, steps, 1, 1, windows, 0, 1, 1)
+                return ReplayReport(steps // 2, steps, steps, 1, 1, windows, 0, 1, 0, 0, USAGE, self.disk.life)
         return None
+
+    def insert(self, shard: int, chunks: Sequence[Chunk]) -> None:
+        self.disk.env_steps += sum(chunk.rows.env_steps(self.config.environment.action_repeat) for chunk in chunks)
 
     def share(self, value: object) -> object:
         return value
 
     def kill(self, role: Role) -> None:
+        self.placed.discard(role)
         for event in self.under_way:
             if event.role == role:
                 event.end, event.fails = self.now, "hung"
@@ -229,7 +264,7 @@ def simulated_time(runtime: SimulatedRuntime) -> Iterator[None]:
     """The coordinator, the supervisor and the recorder read the runtime's clock; nothing is flushed or filmed."""
     clock = SimpleNamespace(monotonic=lambda: 1000.0 + runtime.now, time=time.time)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("coordinator", "supervision", "recorder"):
+        for module in ("coordinator", "supervision", "recorder", "stopping"):
             patch.setattr(f"cluster.{module}.time", clock)
         patch.setattr("cluster.evaluations.write_video", lambda *_, **__: None)
         patch.setattr("os.fsync", lambda _: None)
@@ -245,19 +280,23 @@ def simulate(
     faults: Faults | None = None,
     disk: Disk | None = None,
     watch: Callable[[Coordinator, SimulatedRuntime], None] | None = None,
+    offline: OfflineData | None = None,
+    room: int | None = None,
 ) -> Run:
     """Begins or resumes the run in `path` and lets it end; `watch` is called whenever a call has had its effect."""
     runtime = SimulatedRuntime(config, disk or Disk(), env_steps_per_second, updates_per_second, faults or Faults())
+    runtime.room = room
     folder = RunFolder(path)
     console = Console(file=io.StringIO(), width=200)
     with simulated_time(runtime):
         folder.lock()
         folder.create(config)
-        coordinator = Coordinator(config, folder, runtime, 1, Progress(config, config.env_steps, console))
+        progress = Progress(config, config.env_steps, console)
+        coordinator = Coordinator(config, folder, runtime, 1, progress, Telemetry(folder), offline)
         if watch is not None:
             runtime.on_end = lambda: watch(coordinator, runtime)
         try:
-            summary = coordinator.run()
+            summary = run(coordinator)
         finally:
             folder.unlock()
     assert isinstance(console.file, io.StringIO)

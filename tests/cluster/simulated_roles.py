@@ -7,15 +7,18 @@ from dataclasses import dataclass
 
 from common.config import Config
 from common.reports import CollectReport, EpisodeReport
+from common.usage import Usage
 
 EPISODE_ROWS = 20
+USAGE = Usage(resident_bytes=1, cpu_seconds=0.01, telemetry_cpu_seconds=0.0001)
 
 
 @dataclass
 class Disk:
-    """What outlives a run: the rows that the replay store holds."""
+    """What outlives a run: the rows that the replay store holds, and its shard's life."""
 
     env_steps: int = 0
+    life: str = "first"
 
 
 class Environment:
@@ -80,5 +83,5 @@ class Collector:
     def report(self, stepped: int, inserted: int) -> CollectReport:
         held = sum(env.held for env in self.environments) * self.repeat
         return CollectReport(
-            stepped, inserted, held, [EpisodeReport(1.0, stepped, self.version)], 0, self.version, 0, 1
+            stepped, inserted, held, [EpisodeReport(1.0, stepped, self.version)], 0, self.version, 0, USAGE
         )

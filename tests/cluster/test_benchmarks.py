@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import ray
 
-from cluster.benchmarks import actors, replay
+from cluster.benchmarks import actors, replay, window_index
 from cluster.benchmarks.measure import interleaved, rate
 from cluster.benchmarks.ready_frames import STEPS, make
 from cluster.main import main
@@ -44,8 +44,12 @@ def test_learner(capsys: pytest.CaptureFixture[str]) -> None:
         "flops_per_update",
         "achieved_flops_per_second",
         "peak_memory_bytes",
+        "eager_peak_memory_bytes",
     )
+    images = 4 * 8 * 64 * 64 * 3 * 4  # one batch of them in float32, which the loss must hold
+    assert images < found["peak_memory_bytes"] < 20 * images
     assert found["precision"] == found["eager_precision"] == "float32"
+    assert found["compile"] == "none"
     assert found["speedup"] == pytest.approx(found["updates_per_second"] / found["eager_updates_per_second"])
     assert found["achieved_flops_per_second"] == pytest.approx(found["flops_per_update"] * found["updates_per_second"])
 
@@ -54,7 +58,17 @@ def test_learner(capsys: pytest.CaptureFixture[str]) -> None:
 def test_actors(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actors, "SECONDS", 0.5)
     found = figures(["actors", *SMOKE, "--rounds", "1", "--processes", "1"], capsys)
-    assert_positive(found, "env_steps_per_second", "raw_env_steps_per_second", "ratio")
+    assert_positive(
+        found,
+        "env_steps_per_second",
+        "raw_env_steps_per_second",
+        "ratio",
+        "policy_microseconds_per_env_step",
+        "policy_share",
+    )
+    assert found["policy_share"] == pytest.approx(
+        found["env_steps_per_second"] * found["policy_microseconds_per_env_step"] / 1e6
+    )
     assert found["ratio"] == pytest.approx(found["env_steps_per_second"] / found["raw_env_steps_per_second"])
     assert (found["processes"], found["task"], found["rendering"]) == (1, "cartpole_balance", "fast")
 
@@ -64,6 +78,7 @@ def test_actors(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
 def test_replay(store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, count in (("ROWS_HELD", 1000), ("ROWS_INSERTED", 200), ("BATCHES", 4)):
         monkeypatch.setattr(replay, name, count)
+    monkeypatch.setattr(window_index, "MANY_ROWS", 20_000)
     found = figures(["replay", *SMOKE, "--rounds", "1", "--replay-store", store], capsys)
     assert_positive(
         found,
@@ -73,6 +88,9 @@ def test_replay(store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         "memcpy_bytes_per_second",
         "ratio",
         "insert_rows_per_second",
+        "index_seconds_per_batch_10k_rows",
+        "index_seconds_per_batch_10m_rows",
+        "index_ratio",
     )
     assert found["store"] == store
     assert found["ratio"] == pytest.approx(found["bytes_per_second"] / found["transport_bytes_per_second"])

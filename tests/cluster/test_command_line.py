@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -13,6 +14,8 @@ from cluster.main import COMMANDS, main
 from common.config_io import from_dict
 from common.presets import smoke
 from tests.cluster.commands import REPOSITORY, command, one_line_and_exit_2, train
+from tests.cluster.stored_runs import stored_run
+from tests.replay_service.sources import some_chunks
 
 # The command itself
 
@@ -40,6 +43,51 @@ def test_train_help_shows_flags_with_their_docs(capsys: pytest.CaptureFixture[st
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown command 'trian': choose from train" in one_line_and_exit_2(["trian"], capsys)
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["train", "--preset", "smoke", "--run-dir", LONG],
+        ["replay", "stats", LONG],
+        ["replay", "export", "run", "--out", LONG],
+        ["replay", "import", LONG, "--preset", "smoke", "--run-dir", "new"],
+        ["evaluate", LONG],
+        ["plot", LONG],
+    ],
+    ids=lambda args: " ".join(args)[:20],
+)
+def test_a_name_that_is_too_long_is_one_line(
+    args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored_run(tmp_path / "run", some_chunks())
+    monkeypatch.chdir(tmp_path)
+    assert LONG in one_line_and_exit_2(args, capsys)
+
+
+@pytest.mark.parametrize(("number", "path"), [(errno.EIO, "data"), (errno.ENOENT, "data"), (errno.EACCES, None)])
+def test_trouble_that_is_not_with_a_users_path_is_not_hidden(
+    number: int, path: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(args: list[str]) -> int:
+        raise OSError(number, "trouble", path)
+
+    monkeypatch.setattr("cluster.plot.main", fail)
+    with pytest.raises(OSError, match="trouble"):
+        main(["plot"])
+
+
+def test_a_folder_that_may_not_be_searched_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(args: list[str]) -> int:
+        raise OSError(errno.EACCES, "Permission denied", "closed/data")
+
+    monkeypatch.setattr("cluster.plot.main", fail)
+    assert one_line_and_exit_2(["plot"], capsys) == "closed/data: Permission denied"
 
 
 # Bad values
@@ -160,7 +208,7 @@ def test_a_machine_without_opengl_gets_one_line_that_says_what_to_install(tmp_pa
         env={**environment, "LD_LIBRARY_PATH": str(broken)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert ended.returncode == 2, ended.stderr
@@ -186,6 +234,8 @@ def test_a_machine_without_opengl_gets_one_line_that_says_what_to_install(tmp_pa
         (["benchmark"], "actors"),
         (["benchmark", "gpu"], "gpu"),
         (["benchmark", "learner", "--rounds", "0"], "--rounds must be between 1 and 100000, not 0"),
+        (["benchmark", "learner", "--offline", "x"], "--offline is for training: every benchmark makes its own data"),
+        (["benchmark", "system", "--learners", "2"], "--learners is for training: benchmarks measure one learner"),
         (["benchmark", "system", "--seconds", "nan"], "--seconds must be between 1 and 100000, not nan"),
         (["benchmark", "actors", "--processes", "-2"], "--processes must be between 0 and 1024, not -2"),
         (["benchmark", "learner", "--preset", "samll"], "did you mean small?"),

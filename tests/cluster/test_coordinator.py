@@ -68,7 +68,7 @@ def test_any_run_keeps_its_band_and_ends(
             faults=Faults(seed),
             watch=Band(wanted),
         )
-    assert_complete(run, wanted)
+        assert_complete(run, wanted)
 
 
 def test_weights_are_published_after_the_pretraining_and_at_their_interval(tmp_path: Path) -> None:

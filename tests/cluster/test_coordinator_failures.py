@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,43 @@ def test_a_learner_that_dies_comes_back_from_its_newest_checkpoint(tmp_path: Pat
     assert newest > 0
     assert f"the learner is back at {newest} updates" in run.text
     assert run.runtime.done == run.summary["updates"]
+
+
+def test_collectors_go_on_while_the_learner_waits_for_another_node(tmp_path: Path) -> None:
+    wanted, stored = config(), []
+
+    def watch(coordinator: Coordinator, runtime: SimulatedRuntime) -> None:
+        if coordinator.restoring:
+            stored.append(runtime.disk.env_steps)
+            assert not any(event.role.kind == "learner" for event in runtime.under_way)
+
+    faults = Faults(dies={("learner", "update"): {10}}, homeless_seconds={"learner": 300.0})
+    run = simulate(wanted, tmp_path, env_steps_per_second=100, faults=faults, watch=watch)
+    assert_complete(run, wanted)
+    assert run.summary["role_restarts"] == {"learner": 1}
+    assert stored[-1] - stored[0] >= 500
+    assert "learner waits for a node with room for it" in run.text
+    assert run.runtime.done == run.summary["updates"]
+
+
+def test_a_run_whose_learner_finds_no_node_stops_and_says_so(tmp_path: Path) -> None:
+    faults = Faults(dies={("learner", "update"): {10}}, homeless_seconds={"learner": 10_000.0})
+    with pytest.raises(UserError, match=r"no progress for 10 minutes; waiting for learner \(no node has room for it\)"):
+        simulate(config(), tmp_path, faults=faults)
+
+
+@pytest.mark.parametrize("call", [10, 20, 30])
+def test_steps_under_way_when_the_learner_dies_leave_the_error_within_its_band(call: int, tmp_path: Path) -> None:
+    wanted = config(env_steps=10_000, actors=8)
+    wanted = replace(wanted, training=replace(wanted.training, checkpoint_every=10_000))
+
+    def watch(coordinator: Coordinator, runtime: SimulatedRuntime) -> None:
+        low, high = coordinator.limiter.band
+        assert low - 1e-6 <= coordinator.limiter.error < high + 1
+
+    faults = Faults(dies={("learner", "update"): {call}})
+    run = simulate(wanted, tmp_path, env_steps_per_second=100, updates_per_second=80, faults=faults, watch=watch)
+    assert run.summary["role_restarts"] == {"learner": 1}
 
 
 @pytest.mark.parametrize("method", ["weights", "state", "reconstruction_strip"])

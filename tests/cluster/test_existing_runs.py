@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import yaml
 
 from cluster.main import main
 from tests.cluster.commands import REPOSITORY, command, dreamfleet, one_line_and_exit_2, snapshot, train
+from tests.full_disk import small_disk
 
 
 @pytest.fixture(scope="module")
@@ -130,19 +133,47 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_left_alone(
     assert snapshot(run) == before
 
 
-@pytest.mark.parametrize("runtime", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
-def test_a_damaged_replay_is_refused_and_named(run: Path, runtime: str) -> None:
+def cut(content: bytes) -> bytes:
+    """Half of the file."""
+    return content[: len(content) // 2]
+
+
+def without_a_page(content: bytes) -> bytes:
+    """A page of zeros in the middle of each chunk's images: nothing that LMDB itself would miss."""
+    chunks = [match.start() for match in re.finditer(b"DFC2", content)]
+    assert chunks
+    for start in chunks:
+        page = (start // 4096 + 5) * 4096
+        content = content[:page] + bytes(4096) + content[page + 4096 :]
+    return content
+
+
+def garbage(content: bytes) -> bytes:
+    """As many bytes of something else."""
+    return b"these are not the pages you are looking for\n" * (len(content) // 44)
+
+
+SLOW_ON_RAY = pytest.param("ray", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("damage", [cut, without_a_page, garbage])
+@pytest.mark.parametrize("runtime", ["inline", SLOW_ON_RAY])
+def test_a_damaged_replay_is_refused_and_named(run: Path, runtime: str, damage: Callable[[bytes], bytes]) -> None:
     """In a process of its own: LMDB must not have mapped the file before, and Ray ends with its driver."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     (run / "config.yaml").write_text(yaml.safe_dump({**config, "runtime": runtime}, sort_keys=False))
     data = run / "replay" / "shard-0" / "data.mdb"
-    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    data.write_bytes(damage(data.read_bytes()))
     args = [argument if argument != "inline" else runtime for argument in train(run, "--env-steps", "2000")]
     ended = dreamfleet(args)
     assert ended.returncode == 2, ended.stderr
     assert ended.stderr.count("\n") == 1
-    assert "this replay is damaged" in ended.stderr
-    assert str(run / "replay") in ended.stderr
+    if damage is without_a_page:  # found when the chunk is first read
+        assert "chunk number" in ended.stderr
+        assert "of the replay is damaged" in ended.stderr
+    else:
+        assert "this replay is damaged" in ended.stderr
+        assert str(run / "replay") in ended.stderr
 
 
 def test_a_run_folder_in_use_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,9 +193,18 @@ def test_a_run_folder_in_use_is_refused(run: Path, capsys: pytest.CaptureFixture
         assert holder.poll() is None
     finally:
         holder.send_signal(signal.SIGINT)
-        holder.communicate(timeout=60)
+        holder.communicate(timeout=600)
 
 
 def test_a_run_without_a_checkpoint_cannot_be_evaluated(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(run / "checkpoints")
     assert "has no complete checkpoint yet" in one_line_and_exit_2(["evaluate", str(run)], capsys)
+
+
+def test_no_room_for_what_a_command_writes_is_one_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path / "disk", megabytes=1) as disk:
+        disk.fill()
+        line = one_line_and_exit_2(["plot", str(run), "--out", str(disk.folder / "curves.png")], capsys)
+    assert line.startswith("no room on the disk for ")

@@ -21,10 +21,12 @@ def _run(
     objective: str = "reconstruction",
     preset: str = "paper",
     rotation: float = 0.0,
+    offline: str = "",
 ) -> Path:
     folder = RunFolder(path)
     if not folder.exists:
-        folder.create(Config(task=task, algorithm=algorithm, objective=objective, preset=preset, seed=seed))
+        what = Config(task=task, algorithm=algorithm, objective=objective, preset=preset, seed=seed, offline=offline)
+        folder.create(what)
     for env_steps, mean in points.items():
         folder.append_evaluation({"env_steps": env_steps, "mean": mean, "rotation_degrees": rotation})
     return path
@@ -52,6 +54,7 @@ def test_whatever_makes_runs_differ_keeps_them_apart(tmp_path: Path) -> None:
         {"objective": "contrastive"},
         {"preset": "small"},
         {"rotation": 5.0},
+        {"offline": "data"},
     ]
     runs = [_run(tmp_path / str(index), {0: 1.0}, **each) for index, each in enumerate(differences)]
     assert len(read_curves(runs)) == len(differences)
@@ -153,6 +156,14 @@ def test_the_figure_names_what_it_shows(tmp_path: Path) -> None:
         ">IDM at 500 k<",
     ):
         assert text in svg
+
+
+def test_published_scores_can_be_left_out(tmp_path: Path) -> None:
+    plot_runs([_run(tmp_path / "a", {0: 0.0, 600_000: 700.0})], tmp_path / "curves.svg", published=False)
+    svg = _texts(tmp_path / "curves.svg")
+    assert ">dreamer, 1 seed<" in svg
+    assert ">published<" not in svg
+    assert ">D4PG at 100 M<" not in svg
 
 
 def test_the_preset_is_named_only_where_runs_differ_in_it(tmp_path: Path) -> None:

@@ -18,17 +18,30 @@ from tests.cluster.test_validation import changed
 RUN = ["--run-dir", "somewhere"]
 ON_RESUME: dict[str, Any] = {
     "env_steps": 2_000_000,
+    "actors_min": 2,
+    "actors_max": 16,
     "actors": 8,
     "envs_per_actor": 2,
+    "learners": 2,
     "device": "cuda",
+    "precision": "bf16",
+    "compile": "default",
     "ray_address": "auto",
+    "ray_placement": "labels",
+    "redis_url": "redis://elsewhere:6379",
+    "redis_timeout": 10.0,
     "eval_every": 5000,
     "eval_episodes": 3,
     "final_eval_episodes": 4,
     "eval_rotation": (0.0, 5.0),
     "keep_at": (100,),
+    "metrics_port": 0,
+    "metrics_host": "0.0.0.0",
+    "acting.threads": 2,
     "environment.gl": "osmesa",
     "environment.hang_seconds": 10.0,
+    "replay.sync": "never",
+    "replay.sync_seconds": 5.0,
     "training.checkpoint_every": 10,
     "training.learner_threads": 3,
 }
@@ -109,8 +122,23 @@ def test_everything_else_is_refused_with_the_field_and_both_values(name: str) ->
     after = another(name, before)
     with pytest.raises(UserError) as raised:
         changes_on_resume(paper(), changed(name, after))
-    assert f"begun with {flag(name)} {before}, not {after}:" in str(raised.value)
+    shown = before if before != "" else "''"
+    assert f"begun with {flag(name)} {shown}, not {after}:" in str(raised.value)
 
 
 def test_the_same_configuration_changes_nothing() -> None:
     assert changes_on_resume(small(), small()) == {}
+
+
+@pytest.mark.parametrize(
+    ("args", "chunk_rows", "capacity"),
+    [
+        ([], 50, 2_000_000),
+        (["--replay-store", "redis"], 16, 2_000_000),
+        (["--replay-store", "redis", "--preset", "smoke"], 10, 10_000),
+        (["--algorithm", "bird"], 50, 100_000),
+    ],
+)
+def test_a_preset_is_as_its_algorithm_and_its_store_ask_for(args: list[str], chunk_rows: int, capacity: int) -> None:
+    replay = resolve_base(args).replay
+    assert (replay.chunk_rows, replay.capacity) == (chunk_rows, capacity)

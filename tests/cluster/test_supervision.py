@@ -23,12 +23,16 @@ class Recording:
         self.slice_seconds = slice_seconds
         self.started: list[tuple[Role, int]] = []
         self.killed: list[Role] = []
+        self.homeless: set[Role] = set()
 
     def start(self, role: Role, incarnation: int) -> None:
         self.started.append((role, incarnation))
 
     def kill(self, role: Role) -> None:
         self.killed.append(role)
+
+    def is_up(self, role: Role) -> bool:
+        return role not in self.homeless
 
     def call(self, role: Role, method: str, *args: object) -> None:
         raise AssertionError("a supervisor calls nobody")
@@ -150,6 +154,74 @@ def test_a_learner_is_not_killed_for_being_slow(bench: Bench) -> None:
     assert bench.runtime.killed == []
 
 
+def test_a_learner_or_a_shard_that_keeps_everybody_waiting_is_named_once_and_when_it_is_back(bench: Bench) -> None:
+    bench.supervisor.called(LEARNER, "update")
+    bench.supervisor.called(Role("replay", 2), "report")
+    bench.supervisor.called(Role("evaluator"), "evaluate")
+    while bench.now < 100:
+        bench.supervisor.watch()
+        bench.now += 10
+    assert bench.said == [
+        "learner has not come back from update for 70 s",
+        "replay 2 has not come back from report for 70 s",
+    ], "an evaluation takes as long as its episodes"
+    bench.supervisor.ended(LEARNER)
+    assert bench.said[2:] == ["learner is back from update, after 100 s"]
+    bench.supervisor.called(LEARNER, "update")
+    bench.supervisor.ended(LEARNER)
+    assert len(bench.said) == 3, "it was never missed"
+
+
+def test_a_learner_that_starts_is_given_longer(bench: Bench) -> None:
+    bench.supervisor.start(LEARNER)
+    bench.supervisor.called(LEARNER, "restore")
+    bench.now = 179.0
+    bench.supervisor.watch()
+    assert bench.said == []
+    bench.now = 181.0
+    bench.supervisor.watch()
+    assert bench.said == ["learner has not come back from restore for 181 s"]
+
+
+def test_an_evaluator_is_named_when_it_takes_very_long(bench: Bench) -> None:
+    bench.supervisor.called(Role("evaluator"), "evaluate")
+    bench.now = 601.0
+    bench.supervisor.watch()
+    assert bench.said == ["evaluator has not come back from evaluate for 601 s"]
+
+
+def test_a_collector_that_waits_for_a_shard_that_hangs_is_not_killed(bench: Bench) -> None:
+    bench.supervisor.called(COLLECTOR, "collect")
+    bench.supervisor.called(Role("replay"), "report")
+    bench.now = 300.0
+    bench.supervisor.watch()
+    assert bench.runtime.killed == []
+    assert bench.said == ["replay 0 has not come back from report for 300 s"]
+    bench.now = 601.0
+    with pytest.raises(UserError, match=r"waiting for collector 1 \(collect\), replay 0 \(report\)$"):
+        bench.supervisor.watch()
+
+
+def test_nobody_is_named_for_the_time_in_which_all_wait_for_the_store(bench: Bench) -> None:
+    bench.supervisor.called(LEARNER, "update")
+    bench.supervisor.excused = True
+    bench.now = 100.0
+    bench.supervisor.watch()
+    bench.supervisor.excused = False
+    bench.now = 150.0
+    bench.supervisor.watch()
+    assert bench.said == []
+
+
+def test_a_shard_that_ray_started_again_is_counted(bench: Bench) -> None:
+    shard = Role("replay", 1)
+    for process in ("first", "first", "second", "second", "third"):
+        bench.supervisor.met(shard, process)
+    bench.supervisor.met(Role("replay", 0), "another shard's")
+    assert bench.supervisor.restarts == {"replay": 2}
+    assert bench.said == ["replay 1 died and is back on its store"] * 2
+
+
 def test_calls_in_this_process_are_never_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, slice_seconds=None)
     bench.supervisor.start(COLLECTOR)
@@ -174,4 +246,26 @@ def test_ten_minutes_without_progress_end_the_run_and_name_who_is_waited_for(ben
 def test_without_any_call_nobody_is_named(bench: Bench) -> None:
     bench.now = 601.0
     with pytest.raises(UserError, match="waiting for nobody"):
+        bench.supervisor.watch()
+
+
+def test_a_role_without_a_place_is_not_called_nor_blamed_and_after_a_while_spoken_of_once(bench: Bench) -> None:
+    bench.runtime.homeless = {COLLECTOR}
+    bench.supervisor.start(COLLECTOR)
+    while bench.now < 300:
+        assert not bench.supervisor.alive(COLLECTOR)
+        bench.supervisor.watch()
+        bench.now += 10
+    assert bench.runtime.killed == []
+    assert bench.said == ["collector 1 waits for a node with room for it (ray status tells what there is)"]
+    bench.runtime.homeless = set()
+    assert bench.supervisor.alive(COLLECTOR)
+
+
+def test_a_run_that_waits_for_a_place_alone_says_so_when_it_stops(bench: Bench) -> None:
+    bench.runtime.homeless = {LEARNER}
+    bench.supervisor.start(LEARNER)
+    bench.supervisor.alive(LEARNER)
+    bench.now += 601
+    with pytest.raises(UserError, match=r"learner \(no node has room for it\)"):
         bench.supervisor.watch()

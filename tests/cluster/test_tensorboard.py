@@ -9,6 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cluster.tensorboard import TensorBoardLog
+from tests.full_disk import small_disk
 
 
 def _read(folder: Path) -> EventAccumulator:
@@ -38,7 +39,6 @@ def test_a_picture_reads_back_exactly(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
     log = TensorBoardLog(tmp_path)
     log.image("reconstruction", picture, step=5)
-    log.flush()
     (event,) = _read(tmp_path).Images("reconstruction")
     assert (event.step, event.height, event.width) == (5, 8, 12)
     np.testing.assert_array_equal(imageio.imread(event.encoded_image_string), picture)
@@ -80,3 +80,18 @@ def test_importing_it_loads_neither_tensorflow_nor_torch() -> None:
     )
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
+
+
+def test_what_does_not_fit_on_a_full_disk_is_left_out_and_the_rest_is_read(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", megabytes=1) as disk:
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        log = TensorBoardLog(disk.folder)
+        log.scalars({"kl": 1.0}, step=1)
+        disk.fill(leave=5000)
+        log.image("reconstruction", noise, step=2)
+        disk.free()
+        log.scalars({"kl": 3.0}, step=3)
+        log.close()
+        read = _read(disk.folder)
+        assert [event.step for event in read.Scalars("kl")] == [1, 3]
+        assert read.Tags()["images"] == []

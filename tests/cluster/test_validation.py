@@ -122,6 +122,10 @@ def test_unknown_choices_are_refused_with_the_nearest_and_all(name: str, value: 
             "over 200 shards may never hold a whole window",
         ),
         ({"replay.sampling": "uniform_episode"}, "give at least"),
+        ({"replay.shards": 4, "replay.recent_windows": 3}, "--replay.recent-windows 3 is below --replay.shards 4"),
+        ({"learners": 2, "runtime": "inline"}, "--learners 2 needs --runtime ray"),
+        ({"learners": 3}, "--learners 3: a batch of 50 sequences does not divide by it"),
+        ({"learners": 8, "dreamer.doubled_batch": True}, "--learners 8: a batch of 100 sequences does not divide"),
         ({"device": "tpu"}, "--device must be auto, cpu, cuda or cuda:N, not 'tpu'"),
     ],
 )

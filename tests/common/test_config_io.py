@@ -72,12 +72,13 @@ def test_scientific_notation_without_a_point_is_a_number(tmp_path: Path) -> None
         ({"train_ratio": "fast"}, "train_ratio: 'fast' is no number"),
         ({"train_ratio": False}, "train_ratio: False is no number"),
         ({"task": 3}, "task: 3 is no string"),
-        ({"replay": {"sync": 1}}, "replay.sync: 1 is no true or false"),
+        ({"dreamer": {"doubled_batch": 1}}, "dreamer.doubled_batch: 1 is no true or false"),
         ({"runtime": "spark"}, "runtime: 'spark' is none of ray, inline"),
         ({"keep_at": [1, "two"]}, "keep_at[1]: 'two' is no whole number"),
         ({"keep_at": 7}, "keep_at: 7 is no list"),
         ({"replay": 3}, "replay: 3 is no mapping of fields"),
         ({"seed": None}, "seed: None is no whole number"),
+        ({"train_ratio": 10**400}, "train_ratio: a whole number of 1329 bits is too large"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_its_dotted_name(mapping: dict, message: str) -> None:

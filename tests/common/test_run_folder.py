@@ -168,6 +168,26 @@ def test_a_damaged_checkpoint_is_skipped_and_listed(folder: RunFolder, name: str
     assert folder.skipped == [folder.path / "checkpoints" / "40"]
 
 
+def test_whole_checkpoints_come_oldest_first_without_the_damaged_ones(folder: RunFolder) -> None:
+    for updates in (40, 20, 100):
+        folder.write_checkpoint(updates, {"weights": b"abcdefgh"}, {})
+    _flip_byte(folder.path / "checkpoints" / "40" / "weights")
+    assert [each.updates for each in folder.whole_checkpoints()] == [20, 100]
+
+
+def test_a_checkpoint_is_found_by_its_count_or_refused_in_one_line(folder: RunFolder) -> None:
+    with pytest.raises(UserError, match="has no checkpoint at 20 updates; there are: none"):
+        folder.checkpoint_at(20)
+    for updates in (20, 40):
+        folder.write_checkpoint(updates, {"weights": b"abcdefgh"}, {})
+    assert folder.checkpoint_at(20).updates == 20
+    with pytest.raises(UserError, match="has no checkpoint at 30 updates; there are: 20, 40"):
+        folder.checkpoint_at(30)
+    _flip_byte(folder.path / "checkpoints" / "40" / "weights")
+    with pytest.raises(UserError, match="the checkpoint is damaged"):
+        folder.checkpoint_at(40)
+
+
 def test_a_checkpoint_of_the_same_count_is_replaced(folder: RunFolder) -> None:
     folder.write_checkpoint(0, {"weights": b"old", "extra": b""}, {"env_steps": 100})
     folder.write_checkpoint(0, {"weights": b"new"}, {"env_steps": 200})

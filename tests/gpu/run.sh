@@ -20,10 +20,17 @@ timeout 120 "$PYTHON" -m tests.gpu.render_together --processes 8 | tee "$OUT/egl
 
 echo "== gpu tests"; "$PYTHON" -m pytest -q -m gpu tests/gpu | tee "$OUT/tests.log" | tail -n 3
 
-echo "== learner"; dreamfleet benchmark learner --preset paper --json --updates 20 --rounds 3 | tee "$OUT/learner.json"
+echo "== learner, beside the plain update in float32"
+# --compile none is launched operator by operator, default captured, max captured and compiled.
+for compile in none default max; do
+  for precision in float32 tf32 bf16; do
+    dreamfleet benchmark learner --preset paper --compile "$compile" --precision "$precision" --json --updates 20 --rounds 3 \
+      | tee "$OUT/learner_${compile}_$precision.json"
+  done
+done
 
 echo "== system"
-dreamfleet benchmark system --preset paper --recorded-frames --actors 8 --seconds 60 --json | tee "$OUT/system.json"
+dreamfleet benchmark system --preset paper --compile default --precision bf16 --recorded-frames --actors 8 --seconds 60 --json | tee "$OUT/system.json"
 
 echo "== training walker_walk"
 timeout --signal=INT --kill-after=60 "$TRAIN_SECONDS" \

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from torch import nn
 from common.config import ActingConfig, DreamerConfig
 from common.presets import dreamer_arxiv
 from learner.behaviors.actor import Actor
+from learner.behaviors.behavior import Foresight
+from learner.world_model.state import State
 from tests.learner.reference.densities import tanh_normal_log_prob
 from tests.learner.reference.layers import array, elu_mlp, softplus
 
@@ -93,6 +96,12 @@ def densest(actor: Actor, feature: torch.Tensor, noise: torch.Tensor) -> np.ndar
     return actions
 
 
+def act(actor: Actor, feature: torch.Tensor, noise: torch.Tensor, training: bool) -> torch.Tensor:
+    """By the interface: a state of this feature, and a model that an actor network does not look into."""
+    stoch, deter = feature.split([4, FEATURE - 4], -1)
+    return actor.act(cast(Foresight, None), State(deter, stoch, stoch, stoch), {"action": noise}, training)
+
+
 def acting_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Features (5, F), noise of a sample (5, A) and of a mode (7, 5, A)."""
     generator = torch.Generator().manual_seed(3)
@@ -104,24 +113,24 @@ def test_evaluation_acts_with_the_densest_sample_of_each_environment() -> None:
     actor = make(SMALL)
     feature, _, many = acting_inputs()
     expected = densest(actor, feature, many)
-    np.testing.assert_allclose(array(actor.act(feature, many, training=False)), expected, rtol=1e-10)
-    alone = actor.act(feature[2:3], many[:, 2:3], training=False)
+    np.testing.assert_allclose(array(act(actor, feature, many, training=False)), expected, rtol=1e-10)
+    alone = act(actor, feature[2:3], many[:, 2:3], training=False)
     np.testing.assert_allclose(array(alone)[0], expected[2], rtol=1e-10)
 
 
 def test_training_acts_with_a_sample_or_with_the_mode_as_configured() -> None:
     actor = make(SMALL)
     feature, one, many = acting_inputs()
-    np.testing.assert_allclose(array(actor.act(feature, one, training=True)), array(actor(feature, one)), rtol=1e-12)
+    np.testing.assert_allclose(array(act(actor, feature, one, training=True)), array(actor(feature, one)), rtol=1e-12)
     by_mode = Actor(FEATURE, ACTIONS, SMALL, ActingConfig(train_action="mode")).double()
     by_mode.load_state_dict(actor.state_dict())
     expected = densest(actor, feature, many)
-    np.testing.assert_allclose(array(by_mode.act(feature, many, training=True)), expected, rtol=1e-10)
+    np.testing.assert_allclose(array(act(by_mode, feature, many, training=True)), expected, rtol=1e-10)
 
 
 def test_the_noise_asked_for_fits_the_way_of_acting() -> None:
     sampling = Actor(FEATURE, ACTIONS, SMALL, ActingConfig(mode_samples=7))
-    assert sampling.noise_shape(5, training=True) == (5, ACTIONS)
-    assert sampling.noise_shape(5, training=False) == (7, 5, ACTIONS)
+    assert sampling.noise_shapes(5, training=True) == {"action": (5, ACTIONS)}
+    assert sampling.noise_shapes(5, training=False) == {"action": (7, 5, ACTIONS)}
     by_mode = Actor(FEATURE, ACTIONS, SMALL, ActingConfig(train_action="mode", mode_samples=7))
-    assert by_mode.noise_shape(5, training=True) == (7, 5, ACTIONS)
+    assert by_mode.noise_shapes(5, training=True) == {"action": (7, 5, ACTIONS)}

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from common.config import Config
 from learner.batch import Batch
 from tests.learner.tiny import random_batches, tiny_config
-from tests.learner.tiny_learner import make_learner
+from tests.learner.tiny_learner import EVERY_CHOICE, make_learner
 
 
 class HostSyncError(Exception):
@@ -34,11 +34,12 @@ class NoHostSync(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(
-    "config",
-    [tiny_config(), tiny_config(world_model={"discount_head": True}, dreamer={"value_target_every": 2})],
-    ids=["default", "every option"],
-)
+CONFIGS = EVERY_CHOICE | {
+    "every option": tiny_config(world_model={"discount_head": True}, dreamer={"value_target_every": 2})
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
 def test_an_update_never_waits_for_the_device(config: Config) -> None:
     learner = make_learner(config)
     batches = [Batch.from_rows(rows, torch.device("cpu")) for rows in islice(random_batches(), 2)]

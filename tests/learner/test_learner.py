@@ -3,14 +3,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
 from common.config import Config
+from common.errors import NoWindowsError
 from common.sequence import Rows
 from learner.batch import Batch
+from learner.feed import Feed
 from learner.learner import Learner
 from tests.learner.tiny import ACTIONS, BATCH, LENGTH, random_batches, random_rows, tiny_config
 from tests.learner.tiny_learner import assert_equal, make_learner, parameters
@@ -63,7 +66,7 @@ def test_gradients_reach_what_a_loss_may_teach_and_nothing_behind_a_stop(
 ) -> None:
     learner = make_learner()
     batch = Batch.from_rows(random_rows(0), CPU)
-    losses, _ = learner.losses(batch, learner.draw_noise(BATCH, LENGTH))
+    losses, *_ = learner.losses(batch, learner.draw_noise(BATCH, LENGTH))
     named = dict(learner.modules.named_parameters())
     gradients = torch.autograd.grad(losses[loss], list(named.values()), allow_unused=True)
     reached = {name for name, gradient in zip(named, gradients, strict=True) if gradient is not None and gradient.any()}
@@ -71,6 +74,16 @@ def test_gradients_reach_what_a_loss_may_teach_and_nothing_behind_a_stop(
     for part in reaches:
         assert any(name.startswith(f"world_model.{part}.") for name in reached), part
     assert [name for name in reached if name.startswith(tuple(untouched))] == []
+
+
+def test_an_update_without_anything_to_draw_ends_early_and_goes_on_later() -> None:
+    learner, rows = make_learner(), random_rows(0)
+    learner.feed = Feed(Mock(__next__=Mock(side_effect=[NoWindowsError(), rows, NoWindowsError(), rows, rows])), CPU)
+    reports = [learner.update(count) for count in (3, 3, 2)]
+    assert [report.updates for report in reports] == [0, 1, 2]
+    assert learner.updates == 3
+    assert reports[0].metrics == {}
+    assert reports[1].metrics.keys() == reports[2].metrics.keys() != set()
 
 
 def test_no_gradient_is_left_behind_by_an_update() -> None:

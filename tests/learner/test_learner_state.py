@@ -12,7 +12,7 @@ import torch
 from common.config import Config
 from learner.learner import Learner
 from tests.learner.tiny import ACTIONS, random_batches, tiny_config
-from tests.learner.tiny_learner import assert_equal, make_learner, parameters
+from tests.learner.tiny_learner import EVERY_CHOICE, assert_equal, make_learner, parameters
 
 
 def test_the_same_seed_and_batches_give_the_same_parameters() -> None:
@@ -42,14 +42,12 @@ def test_another_seed_or_other_batches_give_other_parameters(seed: int, data_see
     assert not torch.equal(parameters(first)[name], parameters(second)[name])
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        tiny_config(),
-        tiny_config(world_model={"discount_head": True, "depth": 2}, dreamer={"value_target_every": 3}),
-    ],
-    ids=["default", "every option"],
-)
+CONFIGS = EVERY_CHOICE | {
+    "every option": tiny_config(world_model={"discount_head": True, "depth": 2}, dreamer={"value_target_every": 3})
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
 def test_saving_and_restoring_in_the_middle_changes_not_one_bit(config: Config) -> None:
     straight = make_learner(config)
     straight.update(4)

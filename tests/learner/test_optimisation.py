@@ -70,7 +70,7 @@ def test_the_learners_updates_are_adams_for_every_parameter() -> None:
     for update in range(2):
         batch = Batch.from_rows(random_rows(update), torch.device("cpu"))
         random_state = learner.generator.get_state()
-        losses, _ = learner.losses(batch, learner.draw_noise(BATCH, LENGTH))
+        losses, *_ = learner.losses(batch, learner.draw_noise(BATCH, LENGTH))
         for name, reference in references.items():
             reference.step([array(g) for g in learner.optimisers[name].gradients(losses[name])])
         learner.generator.set_state(random_state)

@@ -165,6 +165,7 @@ def test_the_weights_are_the_learners_by_name() -> None:
     trained = {
         "encoder": learner.world_model.encoder,
         "rssm": learner.world_model.rssm,
+        "reward": learner.world_model.reward,
         "acting": learner.behavior.acting,
     }
     weights = learner.weights()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from learner.plain.model import observe as observe_by_steps
 from learner.world_model.rssm import RSSM, State
 from tests.learner.reference.layers import array
 from tests.learner.reference.rssm import ReferenceRSSM
@@ -96,7 +97,7 @@ def test_no_standard_deviation_is_below_the_minimum(rssm: RSSM, window: Window) 
         np.testing.assert_allclose(array(state.std), 0.1, atol=1e-6)
 
 
-@pytest.mark.parametrize("observe", [RSSM.observe, RSSM.observe_by_steps], ids=["whole", "by steps"])
+@pytest.mark.parametrize("observe", [RSSM.observe, observe_by_steps], ids=["whole", "by steps"])
 def test_observe_follows_the_equations_step_by_step(
     observe: Observe, rssm: RSSM, reference: ReferenceRSSM, window: Window
 ) -> None:
@@ -159,7 +160,7 @@ def outputs_and_gradients(observe: Observe, rssm: RSSM, window: Window) -> tuple
 
 def test_observe_equals_a_loop_of_single_steps_in_values_and_gradients(rssm: RSSM, window: Window) -> None:
     fast = outputs_and_gradients(RSSM.observe, rssm, window)
-    slow = outputs_and_gradients(RSSM.observe_by_steps, rssm, window)
+    slow = outputs_and_gradients(observe_by_steps, rssm, window)
     names = [name for name, _ in rssm.named_parameters()]
     for name, a, b in zip([*names, "embed", "action"], fast[1], slow[1], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, msg=f"gradient of {name}")

@@ -18,18 +18,40 @@ ACTIONS = 2
 BATCH, LENGTH = 2, 4
 
 
-def tiny_config(*, world_model: dict[str, Any] | None = None, dreamer: dict[str, Any] | None = None) -> Config:
-    """The smoke preset with every size shrunk, free nats off, and the given settings on top."""
+SECTIONS: dict[str, dict[str, Any]] = {
+    "world_model": {
+        "deter": 6,
+        "stoch": 4,
+        "hidden": 5,
+        "depth": 1,
+        "free_nats": 0.0,
+        "reward_layers": 2,
+        "reward_units": 7,
+        "discount_layers": 1,
+        "discount_units": 7,
+        "contrastive_layers": 2,
+        "contrastive_units": 7,
+    },
+    "dreamer": {"actor_layers": 2, "value_layers": 2, "units": 8},
+    "no_value": {},
+    "bird": {"entropy_samples": 5},
+    "soft_bird": {"entropy_samples": 5},
+    "idm": {"overshoot": 2, "evaluator_units": 6},
+    "planet": {"horizon": 3, "candidates": 8, "iterations": 2, "top": 3},
+}
+
+
+def tiny_config(
+    *, algorithm: str = "dreamer", objective: str = "reconstruction", horizon: int = 4, **settings: dict[str, Any]
+) -> Config:
+    """The smoke preset with every size shrunk, free nats off, and the given sections' settings on top."""
     config = smoke()
-    sizes: dict[str, Any] = {"deter": 6, "stoch": 4, "hidden": 5, "depth": 1, "free_nats": 0.0}
-    sizes |= {"reward_layers": 2, "reward_units": 7, "discount_layers": 1, "discount_units": 7}
-    return replace(
-        config,
-        horizon=4,
-        training=replace(config.training, batch_size=BATCH, batch_length=LENGTH),
-        world_model=replace(config.world_model, **(sizes | (world_model or {}))),
-        dreamer=replace(config.dreamer, **({"actor_layers": 2, "value_layers": 2, "units": 8} | (dreamer or {}))),
-    )
+    sections = {
+        name: replace(getattr(config, name), **(sizes | settings.pop(name, {}))) for name, sizes in SECTIONS.items()
+    }
+    assert not settings, f"no such section: {settings}"
+    training = replace(config.training, batch_size=BATCH, batch_length=LENGTH)
+    return replace(config, algorithm=algorithm, objective=objective, horizon=horizon, training=training, **sections)
 
 
 def random_rows(seed: int) -> Rows:

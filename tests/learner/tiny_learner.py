@@ -5,8 +5,16 @@ from __future__ import annotations
 import torch
 
 from common.config import Config
+from learner.behaviors import BEHAVIORS
 from learner.learner import Learner
+from learner.world_model.objectives import OBJECTIVES
 from tests.learner.tiny import ACTIONS, random_batches, tiny_config
+
+# The behaviours with all that is their own switched on, and each objective.
+EVERY_CHOICE: dict[str, Config] = {
+    **{name: tiny_config(algorithm=name, bird={"entropy_weight": 0.1}) for name in BEHAVIORS},
+    **{objective: tiny_config(objective=objective) for objective in OBJECTIVES},
+}
 
 
 def make_learner(config: Config | None = None, data_seed: int = 0) -> Learner:

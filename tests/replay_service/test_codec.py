@@ -1,5 +1,7 @@
+import json
 import struct
-import zlib
+import subprocess
+import sys
 from dataclasses import replace
 
 import msgpack
@@ -9,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.sequence import Chunk, ChunkKey, Rows
-from replay_service.codec import MAX_ROWS, CodecError, decode, encode, read_header, views
+from replay_service.codec import MAX_ROWS, CodecError, checksum, decode, encode, read_header, unpack_images, views
+from tests import tiny
 from tests.replay_service.episodes import assert_same, make_episode
 
 numbers = st.integers(0, 2**63 - 1)
@@ -45,18 +48,18 @@ def with_header(fields: object) -> bytes:
     """A chunk whose header is well formed but for what it says."""
     header = msgpack.packb(fields)
     data = bytes(encode(chunk()))
-    payload = data[read_header(data).offset :]
-    front = struct.pack("<4sIII", b"DFC1", len(header), zlib.crc32(header), zlib.crc32(payload)) + header
+    payload = data[read_header(data).layout.offset :]
+    front = struct.pack("<4sIQQ", b"DFC2", len(header), checksum(header), checksum(payload)) + header
     return front.ljust(-(-len(front) // 64) * 64, b"\0") + payload
 
 
-GOOD_HEADER = {"version": 1, "key": [0, 0, 0, 0, 0], "is_last": True, "rows": 3, "action_size": 3}
+GOOD_HEADER = {"version": 2, "key": [0, 0, 0, 0, 0], "is_last": True, "rows": 3, "action_size": 3, "packed": 0}
 
 
 @settings(deadline=None, max_examples=60)
-@given(chunks())
-def test_what_was_encoded_is_decoded_bit_for_bit(original: Chunk) -> None:
-    decoded = decode(encode(original))
+@given(chunks(), st.booleans())
+def test_what_was_encoded_is_decoded_bit_for_bit(original: Chunk, pack: bool) -> None:
+    decoded = decode(encode(original, pack=pack))
     assert decoded.key == original.key
     assert decoded.is_last == original.is_last
     assert_same(decoded.rows, original.rows)
@@ -70,16 +73,39 @@ def test_decode_reads_every_kind_of_buffer_without_copying(kind: type) -> None:
     assert_same(decoded.rows, chunk().rows)
 
 
-def test_views_find_every_block_from_the_sizes_alone_and_aligned() -> None:
-    data = encode(chunk())
+@pytest.mark.parametrize("pack", [False, True])
+def test_views_find_every_block_from_the_sizes_alone_and_aligned(pack: bool) -> None:
+    data = encode(chunk(), pack=pack)
     header = read_header(data)
-    rows = views(data, header.offset, header.rows, header.action_size)
-    assert_same(rows, chunk().rows)
+    arrays = views(data, header.layout, header.action_size)
     start = data.ctypes.data
-    offsets = [
-        getattr(rows, name).ctypes.data - start for name in ("image", "action", "reward", "discount", "is_first")
-    ]
-    assert [offset % 64 for offset in offsets] == [0] * 5
+    assert [(array.ctypes.data - start) % 64 for array in arrays] == [0] * 5
+    if pack:
+        images = np.empty((3, 64, 64, 3), np.uint8)
+        unpack_images(arrays[0], images)
+        arrays[0] = images
+    assert_same(Rows(*arrays), chunk().rows)
+
+
+def test_pictures_get_smaller() -> None:
+    original = make_episode(0, [20])[0]
+    original.rows.image[:] = tiny.make(0).image()
+    assert len(encode(original, pack=True)) < len(encode(original)) / 2
+
+
+@pytest.mark.parametrize("change", [{"packed": 1}, {"packed": 3 * 12288}, {"packed": -1}, {"packed": 2**32}])
+def test_a_block_that_cannot_hold_the_images_is_refused_before_memory_is_made_for_them(change: dict[str, int]) -> None:
+    with pytest.raises(CodecError):
+        decode(with_header({**GOOD_HEADER, **change}))
+
+
+def test_a_block_of_other_images_is_refused() -> None:
+    data = encode(chunk(), pack=True)
+    block = views(data, read_header(data).layout, 3)[0]
+    with pytest.raises(CodecError, match="compressed images"):
+        unpack_images(block, np.empty((4, 64, 64, 3), np.uint8))
+    with pytest.raises(CodecError, match="compressed images"):
+        unpack_images(block[:-9], np.empty((3, 64, 64, 3), np.uint8))
 
 
 def test_header_counts_environment_steps_without_the_reset_row() -> None:
@@ -89,11 +115,11 @@ def test_header_counts_environment_steps_without_the_reset_row() -> None:
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.data())
-def test_every_changed_byte_is_found(data: st.DataObject) -> None:
-    mutated = np.array(encode(chunk()))
-    offset = read_header(mutated).offset
-    used = 16 + struct.unpack_from("<I", mutated.data, 4)[0]
+@given(st.data(), st.booleans())
+def test_every_changed_byte_is_found(data: st.DataObject, pack: bool) -> None:
+    mutated = np.array(encode(chunk(), pack=pack))
+    offset = read_header(mutated).layout.offset
+    used = 24 + struct.unpack_from("<I", mutated.data, 4)[0]
     position = data.draw(st.integers(0, used - 1) | st.integers(offset, len(mutated) - 1))
     mutated[position] ^= data.draw(st.integers(1, 255))
     with pytest.raises(CodecError):
@@ -132,7 +158,8 @@ def test_forged_header_with_its_good_values_decodes() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 1},
+        {"version": 2.0},
         {"rows": 0},
         {"rows": MAX_ROWS + 1},
         {"rows": 2**62, "action_size": 2**62},
@@ -160,7 +187,7 @@ def test_header_longer_than_allowed_is_refused_before_it_is_parsed() -> None:
 
 def test_verify_false_skips_the_checksum_alone() -> None:
     data = encode(chunk())
-    data[read_header(data).offset] ^= 1
+    data[read_header(data).layout.offset] ^= 1
     assert decode(data, verify=False).key == chunk().key
     with pytest.raises(CodecError, match="checksum"):
         decode(data)
@@ -183,3 +210,13 @@ def test_encode_refuses_rows_of_another_form(change: dict[str, np.ndarray]) -> N
     original = chunk()
     with pytest.raises(CodecError):
         encode(replace(original, rows=replace(original.rows, **change)))
+
+
+@pytest.mark.parametrize("count", [10_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_anything_is_refused_or_a_valid_chunk_within_the_stated_memory(count: int) -> None:
+    harness = [sys.executable, "-m", "tests.replay_service.fuzz_codec", "--count", str(count)]
+    ended = subprocess.run(harness, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    outcome = json.loads(ended.stdout)
+    assert outcome["refused"] + outcome["valid"] == count
+    assert outcome["valid"] > count / 20, "mutations that get past the checksums are among them"

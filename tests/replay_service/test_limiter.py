@@ -13,6 +13,8 @@ from common.errors import UserError
 from common.presets import PRESETS
 from replay_service.limiter import RateLimiter, first_window_env_steps
 
+SCALES = [1 / 4, 1 / 2, 2.0, 8.0]
+
 # Ratios and tolerances that floats hold exactly, so that limiter and reference may be compared for equality.
 exact_settings = st.fixed_dictionaries(
     {
@@ -22,7 +24,7 @@ exact_settings = st.fixed_dictionaries(
         "tolerance": st.integers(17, 160).map(lambda eighths: eighths / 8),
     }
 )
-turns = st.lists(st.tuples(st.booleans(), st.integers(1, 60)), max_size=60)
+turns = st.lists(st.tuples(st.sampled_from(["learner", "actors", "ratio"]), st.integers(1, 60)), max_size=60)
 
 
 @dataclass
@@ -33,7 +35,7 @@ class Reference:
     prefill: int
     pretrain: int
     tolerance: float
-    updates: int = 0
+    updates: float = 0.0
     env_steps: int = 0
 
     def called_for(self) -> float:
@@ -44,6 +46,15 @@ class Reference:
 
     def inserts_wait(self) -> bool:
         return self.env_steps > self.prefill and self.updates < self.called_for() - self.tolerance
+
+    def change(self, scale: float) -> None:
+        """Counts updates as if the new ratio had always held and nobody had moved within the band."""
+        error = self.updates - self.called_for()
+        self.train_ratio *= scale
+        self.tolerance *= scale
+        beyond = min(error, 0) + max(error - self.pretrain, 0)
+        highest = self.pretrain + self.tolerance
+        self.updates = min(error - beyond + beyond * scale, highest) + self.called_for()
 
 
 def most(allowed: Callable[[], bool], step: Callable[[], None], limit: int) -> int:
@@ -56,10 +67,17 @@ def most(allowed: Callable[[], bool], step: Callable[[], None], limit: int) -> i
 
 @settings(deadline=None)
 @given(exact_settings, turns)
-def test_limiter_allows_exactly_what_the_rule_allows(numbers: dict[str, Any], turns: list[tuple[bool, int]]) -> None:
+def test_limiter_allows_exactly_what_the_rule_allows(numbers: dict[str, Any], turns: list[tuple[str, int]]) -> None:
     limiter, rule = RateLimiter(**numbers), Reference(**numbers)
-    for learner, wish in turns:
-        if learner:
+    done_in_all = 0
+    for who, wish in turns:
+        if who == "ratio":
+            scale = SCALES[wish % len(SCALES)]
+            if numbers["pretrain"] + 2 * rule.tolerance * scale <= rule.train_ratio * scale:
+                continue
+            limiter.set_train_ratio(rule.train_ratio * scale)
+            rule.change(scale)
+        elif who == "learner":
             done = min(wish, limiter.updates_allowed())
 
             def update() -> None:
@@ -67,6 +85,7 @@ def test_limiter_allows_exactly_what_the_rule_allows(numbers: dict[str, Any], tu
 
             assert done == most(lambda: not rule.learner_waits(), update, wish)
             limiter.updated(done)
+            done_in_all += done
         else:
             done = min(wish, limiter.env_steps_allowed())
 
@@ -79,7 +98,8 @@ def test_limiter_allows_exactly_what_the_rule_allows(numbers: dict[str, Any], tu
             rule.env_steps += done - allowed
             assert not rule.inserts_wait()
             limiter.inserted(done)
-        assert (limiter.updates, limiter.env_steps) == (rule.updates, rule.env_steps)
+        assert (limiter.updates, limiter.env_steps) == (done_in_all, rule.env_steps)
+        assert limiter.error == rule.updates - rule.called_for()
         assert limiter.updates_allowed() or limiter.env_steps_allowed()
 
 
@@ -91,7 +111,7 @@ any_settings = st.fixed_dictionaries(
     }
 )
 events = st.lists(
-    st.tuples(st.sampled_from(["learner", "actors", "lose", "resume"]), st.floats(0, 1), st.integers(0, 2000)),
+    st.tuples(st.sampled_from(["learner", "actors", "lose", "resume", "ratio"]), st.floats(0, 1), st.integers(0, 2000)),
     max_size=80,
 )
 
@@ -105,7 +125,7 @@ def test_band_holds_and_nobody_waits_for_ever_whatever_happens(
         tolerance = numbers["train_ratio"] * max(50, 2 * held)
         return RateLimiter(**numbers, tolerance=tolerance, held_env_steps=held, window_env_steps=50)
 
-    held = held_steps[0]
+    held, ratio = held_steps[0], numbers["train_ratio"]
     limiter, saved, at_save = limiter_for(held), None, 0
     stored = 0  # what the stores know of
     for event, fraction, amount in events:
@@ -119,6 +139,14 @@ def test_band_holds_and_nobody_waits_for_ever_whatever_happens(
             gone = int(fraction * stored)
             limiter.lose(gone)
             stored -= gone
+        elif event == "ratio":
+            before = limiter.updates_allowed(), limiter.env_steps_allowed()
+            ratio = 0.001 + 8 * fraction
+            limiter.set_train_ratio(ratio)
+            if before[0] == 0:  # who waits goes on waiting
+                assert limiter.updates_allowed() == 0
+            if before[1] == 0:
+                assert limiter.env_steps_allowed() == 0
         elif amount % 2 or saved is None:
             saved, at_save = json.loads(json.dumps(limiter.state())), stored
         else:
@@ -126,7 +154,9 @@ def test_band_holds_and_nobody_waits_for_ever_whatever_happens(
             limiter = limiter_for(held)
             stored = int(fraction * 2 * max(at_save, 100))  # the stores went on, or lost something
             limiter.restore(saved, stored)
-        ratio, tolerance = numbers["train_ratio"], numbers["train_ratio"] * max(50, 2 * held)
+            ratio = limiter.train_ratio
+            assert ratio == saved["train_ratio"]
+        tolerance = ratio * max(50, 2 * held)
         assert limiter.env_steps - limiter.lost_env_steps == stored
         assert -tolerance - 1e-5 <= limiter.error < numbers["pretrain"] + tolerance + 1
         assert limiter.updates_allowed() <= math.ceil(numbers["pretrain"] + 2 * tolerance + 1e-6)
@@ -250,6 +280,78 @@ def test_other_environments_on_resume_change_the_band_alone() -> None:
     assert resumed.replay_debt_dropped_updates == 1800 - 500 - 100 - 100
     resumed.inserted(10)
     assert resumed.updates_allowed() == 1
+
+
+@settings(deadline=None)
+@given(st.floats(0.01, 10), st.floats(0.01, 10), st.integers(0, 400), st.booleans())
+def test_from_a_change_on_the_new_ratio_holds(old: float, new: float, beyond: int, learner_ahead: bool) -> None:
+    limiter = RateLimiter(train_ratio=old, prefill=100, pretrain=5, tolerance=50 * old)
+
+    def run(env_steps: int) -> None:
+        end = limiter.env_steps + env_steps
+        while limiter.env_steps < end:
+            if learner_ahead:
+                limiter.updated(limiter.updates_allowed())
+            else:
+                limiter.updated(min(1, limiter.updates_allowed()))
+            limiter.inserted(min(10, limiter.env_steps_allowed(), end - limiter.env_steps))
+
+    run(300 + beyond)
+    before = limiter.updates, limiter.error
+    limiter.set_train_ratio(new)
+    run(1000)
+    called_for = new * 1000
+    band = 5 + 2 * 50 * new + 2
+    assert called_for - band <= limiter.updates - before[0] <= called_for + band
+
+
+def test_a_resumed_run_goes_on_at_the_ratio_it_had() -> None:
+    limiter = paper()
+    limiter.inserted(12_000)
+    limiter.updated(700)
+    limiter.set_train_ratio(0.4)
+    resumed = paper()
+    resumed.restore(json.loads(json.dumps(limiter.state())), stored_env_steps=12_000)
+    assert resumed.train_ratio == 0.4
+    assert resumed.state() == limiter.state()
+    assert resumed.updates_allowed() == limiter.updates_allowed()
+    assert resumed.env_steps_allowed() == limiter.env_steps_allowed()
+
+
+def test_a_checkpoint_from_before_ratios_changed_keeps_the_runs_own() -> None:
+    state = paper().state()
+    del state["train_ratio"]
+    resumed = paper(train_ratio=0.3)
+    resumed.restore(state, stored_env_steps=0)
+    assert resumed.train_ratio == 0.3
+
+
+@pytest.mark.parametrize("ratio", [0.0, -1.0, math.nan, math.inf])
+def test_an_impossible_ratio_is_refused_and_changes_nothing(ratio: float) -> None:
+    limiter = paper()
+    limiter.inserted(12_000)
+    before = limiter.state()
+    with pytest.raises(UserError, match="--train-ratio"):
+        limiter.set_train_ratio(ratio)
+    assert limiter.state() == before
+
+
+def test_a_ratio_that_must_deadlock_is_refused_and_changes_nothing() -> None:
+    limiter = RateLimiter(train_ratio=0.1, prefill=1000, pretrain=100, tolerance=1.0, held_env_steps=100)
+    before = limiter.state()
+    with pytest.raises(UserError, match="must be above"):
+        limiter.set_train_ratio(2.0)  # a chunk calls for 200 updates, and 100 + 2 · 20 are allowed
+    assert limiter.state() == before
+
+
+def test_a_lower_ratio_forgives_nothing_and_owes_less_for_what_waits() -> None:
+    limiter = paper()
+    limiter.inserted(5000 + 2000)
+    limiter.updated(100)  # of the 200 that 2,000 environment steps call for, and the pretraining
+    assert limiter.updates_owed() == 200
+    limiter.set_train_ratio(0.01)
+    assert limiter.updates_owed() == 100 + 10
+    assert limiter.replay_debt_dropped_updates == 0
 
 
 def test_seconds_waited_are_added_up_by_side_and_saved() -> None:

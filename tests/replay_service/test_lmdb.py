@@ -6,24 +6,28 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import lmdb
+import msgpack
 import pytest
 
 from common.config import Config, ReplayConfig
 from common.errors import UserError
 from replay_service.codec import CodecError, decode, encode
 from replay_service.stores import open_store
-from replay_service.stores.lmdb import LmdbStore
+from replay_service.stores.interface import Entry
+from replay_service.stores.lmdb import LmdbReader, LmdbStore
+from replay_service.stores.trouble import StoreDamagedError
 from tests.replay_service.episodes import ACTION_SIZE, assert_same, make_episode
 
 
 def opened(folder: Path, action_size: int = ACTION_SIZE) -> LmdbStore:
-    return LmdbStore(folder, action_size, sync=False)
+    return LmdbStore(folder, action_size, sync="never")
 
 
 def filled(folder: Path, chunks: int) -> None:
     store = opened(folder)
     for sequence, chunk in enumerate(make_episode(0, [2] * chunks)):
-        store.append(sequence, chunk.key, encode(chunk), 4, ())
+        store.append([Entry(sequence, chunk.key, encode(chunk), 4)], ())
     store.close()
 
 
@@ -52,7 +56,7 @@ def test_lmdb_without_a_folder_is_refused() -> None:
 def test_shards_lie_side_by_side(tmp_path: Path) -> None:
     stores = [open_store(Config(replay=ReplayConfig(shards=2)), tmp_path, shard, ACTION_SIZE) for shard in range(2)]
     chunk = make_episode(0, [2])[0]
-    stores[1].append(0, chunk.key, encode(chunk), 2, ())
+    stores[1].append([Entry(0, chunk.key, encode(chunk), 2)], ())
     assert [store.inserted_env_steps for store in stores] == [0, 2]
     for store in stores:
         store.close()
@@ -103,19 +107,46 @@ def test_something_else_under_that_name_is_refused(tmp_path: Path) -> None:
 def test_damaged_header_of_a_chunk_is_refused_when_scanned(tmp_path: Path) -> None:
     store = opened(tmp_path)
     data = encode(make_episode(0, [2])[0])
-    data[20] ^= 1
-    store.append(0, make_episode(0, [2])[0].key, data, 2, ())
+    data[30] ^= 1
+    store.append([Entry(0, make_episode(0, [2])[0].key, data, 2)], ())
     with pytest.raises(UserError, match="damaged"):
         store.scan()
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("layout", b""),
+        ("layout", b"\xc1"),
+        ("layout", b"\x81\x90\x90"),
+        ("layout", msgpack.packb([1])),
+        ("layout", msgpack.packb({"action": 6})),
+        ("inserted_env_steps", b"\xc1"),
+        ("inserted_env_steps", b"\xcd"),
+        ("inserted_env_steps", msgpack.packb("many")),
+    ],
+)
+def test_a_damaged_fact_is_refused_in_one_line(name: str, written: bytes, tmp_path: Path) -> None:
+    filled(tmp_path, 2)
+    with lmdb.open(str(tmp_path), max_dbs=3) as environment, environment.begin(write=True) as transaction:
+        transaction.put(name.encode(), written, db=environment.open_db(b"facts", transaction))
+    reader = LmdbReader(tmp_path)
+    with pytest.raises(StoreDamagedError, match=f"damaged \\({name}") as refused:
+        getattr(reader, "action_size" if name == "layout" else name)
+    reader.close()
+    assert "\n" not in str(refused.value)
+    if written != msgpack.packb({"action": 6}):  # a layout, if another
+        with pytest.raises(StoreDamagedError, match=f"damaged \\({name}"):
+            opened(tmp_path)
 
 
 def test_store_grows_beyond_its_first_map(tmp_path: Path) -> None:
     store = opened(tmp_path)
     chunks = make_episode(0, [40] * 160)  # 78 MB; the first map is 64 MiB
     for sequence, chunk in enumerate(chunks):
-        store.append(sequence, chunk.key, encode(chunk), 80, ())
-    assert store.bytes > 64 * 2**20
+        store.append([Entry(sequence, chunk.key, encode(chunk), 80)], ())
+    assert store.stored_bytes > 64 * 2**20
     with store.read([0, 159]) as buffers:
         assert_same(decode(buffers[0]).rows, chunks[0].rows)
         assert_same(decode(buffers[1]).rows, chunks[159].rows)
@@ -133,7 +164,7 @@ from replay_service.replay import Replay
 from replay_service.stores.lmdb import LmdbStore
 from tests.replay_service.episodes import ACTION_SIZE, REPEAT, STREAM, make_rows
 
-store = LmdbStore(Path(sys.argv[1]), ACTION_SIZE, sync=sys.argv[3] == "True")
+store = LmdbStore(Path(sys.argv[1]), ACTION_SIZE, sync=sys.argv[3])
 replay = Replay(
     ReplayConfig(), store=store, action_size=ACTION_SIZE, batch_length=4, action_repeat=REPEAT, seed=0
 )
@@ -144,10 +175,10 @@ for index in itertools.count(int(sys.argv[2])):
 """
 
 
-def insert_until_killed(folder: Path, start: int, sync: bool, acknowledgements: int) -> int:
+def insert_until_killed(folder: Path, start: int, sync: str, acknowledgements: int) -> int:
     """Index of the last acknowledged chunk of a process that is killed at some moment after so many."""
     process = subprocess.Popen(
-        [sys.executable, "-c", INSERTER, str(folder), str(start), str(sync)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", INSERTER, str(folder), str(start), sync], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     for _ in range(acknowledgements):
@@ -158,8 +189,8 @@ def insert_until_killed(folder: Path, start: int, sync: bool, acknowledgements: 
     return start + acknowledgements + rest.count("\n") - 1
 
 
-@pytest.mark.parametrize("sync", [True, False])
-def test_killed_inserts_leave_every_acknowledged_chunk_exactly_once(tmp_path: Path, sync: bool) -> None:
+@pytest.mark.parametrize("sync", ["always", "interval", "never"])
+def test_killed_inserts_leave_every_acknowledged_chunk_exactly_once(tmp_path: Path, sync: str) -> None:
     acknowledged = -1
     for acknowledgements in random.Random(sync).sample(range(5, 120), 3):
         # Like a client whose last answer got lost, each process first sends again what was acknowledged.

@@ -1,19 +1,21 @@
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from common.config import Config, ReplayConfig, TrainingConfig
-from common.errors import UserError
+from common.config import Config, ReplayConfig, Sampling, TrainingConfig
+from common.errors import NoWindowsError, UserError
 from common.presets import PRESETS
 from common.sequence import Chunk, Rows, StreamKey
 from replay_service.codec import CodecError, encode
-from replay_service.replay import NoWindowsError, Replay, open_replay, split_batch
+from replay_service.replay import Replay, open_replay, split_batch
+from replay_service.stores.interface import Entry, Store
 from replay_service.stores.memory import MemoryStore
-from replay_service.windows import Sampling
+from replay_service.stores.trouble import StoreUnavailableError
 from tests.replay_service.episodes import ACTION_SIZE, REPEAT, assert_same, make_episode
 
 LENGTH = 5
@@ -21,9 +23,13 @@ SIZES = [[8, 7, 1], [5], [3, 1], [2, 2, 2, 2, 2]]  # chunk rows of each episode
 
 
 def empty_replay(capacity: int = 10_000, sampling: Sampling = "uniform_step", seed: int = 0) -> Replay:
+    return replay_on(MemoryStore(ACTION_SIZE), capacity, sampling, seed)
+
+
+def replay_on(store: Store, capacity: int = 10_000, sampling: Sampling = "uniform_step", seed: int = 0) -> Replay:
     return Replay(
         ReplayConfig(capacity=capacity, sampling=sampling),
-        store=MemoryStore(),
+        store=store,
         action_size=ACTION_SIZE,
         batch_length=LENGTH,
         action_repeat=REPEAT,
@@ -37,8 +43,8 @@ def all_chunks() -> list[Chunk]:
 
 def filled_replay(sampling: Sampling = "uniform_step", seed: int = 0) -> Replay:
     replay = empty_replay(sampling=sampling, seed=seed)
-    for chunk in all_chunks():
-        replay.insert(encode(chunk))
+    for number, chunk in enumerate(all_chunks()):
+        replay.insert(encode(chunk, pack=number % 2 == 0))
     return replay
 
 
@@ -74,6 +80,33 @@ def test_sampling_is_uniform_over_episodes_of_unequal_length(sampling: Sampling,
     expected = 4000 * np.array(weights) / sum(weights)
     assert counts.keys() == set(firsts)
     assert chisquare([counts[first] for first in firsts], expected).pvalue > 1e-3
+
+
+class Full(MemoryStore):
+    """Takes so many calls of `append`."""
+
+    takes = 1
+
+    def append(self, entries: Sequence[Entry], evict: Sequence[int]) -> None:
+        if not self.takes:
+            raise StoreUnavailableError("full")
+        self.takes -= 1
+        super().append(entries, evict)
+
+
+def test_an_insert_that_stored_a_part_and_failed_begins_another_life_and_so_does_the_shard_anew() -> None:
+    replay = replay_on(store := Full(ACTION_SIZE), capacity=10)
+    chunks = [encode(chunk) for chunk in make_episode(0, [5, 5])]
+    lives = [replay.report().life]
+    with pytest.raises(StoreUnavailableError):
+        replay.insert(*chunks)
+    assert replay.report().inserted_env_steps == 8, "the first of two transactions"
+    lives.append(replay.report().life)
+    store.takes = 2
+    assert replay.insert(*chunks) == 10
+    replay.sample(2)
+    assert replay.report().life == lives[1]
+    assert len({*lives, replay_on(store).report().life}) == 3
 
 
 def test_a_batch_given_is_filled_and_returned() -> None:
@@ -116,7 +149,7 @@ def test_a_restarted_actor_is_another_stream() -> None:
 def test_oldest_chunks_leave_above_the_capacity_of_the_shard() -> None:
     replay = Replay(
         ReplayConfig(capacity=40, shards=2),
-        store=MemoryStore(),
+        store=MemoryStore(ACTION_SIZE),
         action_size=ACTION_SIZE,
         batch_length=LENGTH,
         action_repeat=REPEAT,
@@ -134,7 +167,7 @@ def test_report_counts_what_is_held() -> None:
     assert (report.windows, report.short_fragments) == (19, 1)
     assert report.env_steps == report.inserted_env_steps == REPEAT * (35 - 4)
     assert report.bytes > 35 * 12288
-    assert report.resident_bytes > report.bytes
+    assert report.usage.resident_bytes > report.bytes
 
 
 def test_malformed_chunks_and_other_action_sizes_are_refused_and_change_nothing() -> None:
@@ -146,7 +179,7 @@ def test_malformed_chunks_and_other_action_sizes_are_refused_and_change_nothing(
     for data in (damaged, good[:-1], encode(make_episode(9, [6], action_size=2)[0])):
         with pytest.raises(CodecError):
             replay.insert(data)
-    assert replace(replay.report(), resident_bytes=0) == replace(before, resident_bytes=0)
+    assert replace(replay.report(), usage=before.usage) == before
     assert replay.insert(good) == 10
 
 

@@ -1,77 +1,31 @@
 from collections import Counter
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from common.sequence import ChunkKey
-from replay_service.windows import Sampling, WindowIndex
+from replay_service.samplers import UniformEpisode, UniformStep
+from replay_service.windows import WindowIndex
+from tests.replay_service.held import (
+    LENGTH,
+    Held,
+    all_windows,
+    drawn,
+    evict,
+    fragments,
+    insert,
+    insert_episode,
+    unequal_episodes,
+)
 
-LENGTH = 4
 DRAWS = 12_000
-Row = tuple[int, int]  # sequence number of a chunk, row in it
-
-
-class Held(dict[int, tuple[ChunkKey, int, bool]]):
-    """Key, rows and is_last of each chunk held, by sequence number; numbers are never used again."""
-
-    inserted = 0
-
-
-def insert_episode(index: WindowIndex, held: Held, episode: int, sizes: list[int], *, actor: int = 0) -> None:
-    for number, size in enumerate(sizes):
-        insert(index, held, ChunkKey(actor, 0, 0, episode, number), size, number == len(sizes) - 1)
-
-
-def insert(index: WindowIndex, held: Held, key: ChunkKey, rows: int, is_last: bool) -> None:
-    index.append(held.inserted, key, rows, is_last)
-    held[held.inserted] = (key, rows, is_last)
-    held.inserted += 1
-
-
-def evict(index: WindowIndex, held: Held) -> None:
-    index.evict()
-    del held[min(held)]
-
-
-def fragments(held: Held) -> list[list[Row]]:
-    """Every unbroken run of rows, by the plainest reading of the keys held."""
-    runs: dict[ChunkKey, list[Row]] = {}
-    for sequence, (key, rows, _) in held.items():
-        before = key._replace(index=key.index - 1)
-        run = runs.pop(before, [])
-        runs[key] = run + [(sequence, row) for row in range(rows)]
-    return list(runs.values())
-
-
-def all_windows(held: Held) -> list[tuple[Row, ...]]:
-    return [tuple(run[i : i + LENGTH]) for run in fragments(held) for i in range(len(run) - LENGTH + 1)]
-
-
-def drawn(index: WindowIndex, count: int, seed: int = 0) -> list[tuple[Row, ...]]:
-    windows: list[list[Row]] = [[] for _ in range(count)]
-    for piece in index.draw(count, np.random.default_rng(seed)):
-        assert piece.row == len(windows[piece.window])
-        assert piece.start < piece.stop
-        windows[piece.window] += [(piece.sequence, row) for row in range(piece.start, piece.stop)]
-    return [tuple(window) for window in windows]
-
-
-def unequal_episodes(index: WindowIndex) -> Held:
-    held = Held()
-    insert_episode(index, held, 0, [3, 5, 1])  # nine rows over two borders
-    insert_episode(index, held, 1, [4])  # one window
-    insert_episode(index, held, 2, [2, 1])  # too short
-    insert_episode(index, held, 3, [1, 1, 1, 1, 1, 1])
-    insert_episode(index, held, 4, [12, 9])
-    return held
 
 
 @pytest.mark.parametrize("evictions", [0, 1, 2, 5])
 def test_uniform_step_draws_every_window_alike(evictions: int) -> None:
-    index = WindowIndex(LENGTH)
+    index = WindowIndex(LENGTH, UniformStep())
     held = unequal_episodes(index)
     for _ in range(evictions):
         evict(index, held)
@@ -84,7 +38,7 @@ def test_uniform_step_draws_every_window_alike(evictions: int) -> None:
 
 @pytest.mark.parametrize("evictions", [0, 1, 2, 5])
 def test_uniform_episode_draws_every_finished_episode_alike_then_every_window_of_it(evictions: int) -> None:
-    index = WindowIndex(LENGTH, "uniform_episode")
+    index = WindowIndex(LENGTH, UniformEpisode())
     held = unequal_episodes(index)
     for _ in range(evictions):
         evict(index, held)
@@ -99,8 +53,22 @@ def test_uniform_episode_draws_every_finished_episode_alike_then_every_window_of
     assert chisquare([counts[window] for window in share], list(share.values())).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("evictions", [1, 40, 100])
+def test_the_same_chunks_give_the_same_draws_whatever_was_held_before(evictions: int) -> None:
+    index, held = WindowIndex(LENGTH, UniformStep()), Held()
+    for episode in range(evictions + 50):
+        insert_episode(index, held, episode, [5 + episode % 3])
+        if episode >= 50:
+            evict(index, held)
+    anew = WindowIndex(LENGTH, UniformStep())
+    for number, chunk in enumerate(held.values()):
+        anew.append(number, *chunk)
+    first = min(held)
+    assert drawn(index, 200) == [tuple((first + number, row) for number, row in window) for window in drawn(anew, 200)]
+
+
 def test_uniform_episode_leaves_out_episodes_that_go_on() -> None:
-    index, held = WindowIndex(LENGTH, "uniform_episode"), Held()
+    index, held = WindowIndex(LENGTH, UniformEpisode()), Held()
     insert(index, held, ChunkKey(0, 0, 0, 0, 0), 9, False)
     assert (index.windows, index.drawable_windows) == (6, 0)
     insert(index, held, ChunkKey(0, 0, 0, 0, 1), 2, True)
@@ -113,7 +81,7 @@ def test_uniform_episode_leaves_out_episodes_that_go_on() -> None:
     ids=["a gap", "a new episode", "a new life of the actor"],
 )
 def test_an_episode_broken_off_counts_as_finished(following: ChunkKey) -> None:
-    index, held = WindowIndex(LENGTH, "uniform_episode"), Held()
+    index, held = WindowIndex(LENGTH, UniformEpisode()), Held()
     insert(index, held, ChunkKey(3, 0, 0, 0, 0), 6, False)
     insert(index, held, ChunkKey(4, 0, 0, 0, 0), 6, False)
     insert(index, held, following, 6, False)
@@ -122,7 +90,7 @@ def test_an_episode_broken_off_counts_as_finished(following: ChunkKey) -> None:
 
 
 def test_a_chunk_after_a_gap_never_joins() -> None:
-    index, held = WindowIndex(LENGTH), Held()
+    index, held = WindowIndex(LENGTH, UniformStep()), Held()
     for number in (0, 2, 3):
         insert(index, held, ChunkKey(0, 0, 0, 0, number), 3, number == 3)
     assert index.episodes == 2
@@ -131,7 +99,7 @@ def test_a_chunk_after_a_gap_never_joins() -> None:
 
 
 def test_fragments_shorter_than_a_window_are_counted_and_not_drawn() -> None:
-    index, held = WindowIndex(LENGTH), Held()
+    index, held = WindowIndex(LENGTH, UniformStep()), Held()
     insert_episode(index, held, 0, [2, 1])
     assert (index.rows, index.windows, index.episodes, index.short_fragments) == (3, 0, 1, 1)
     insert_episode(index, held, 1, [4, 2])
@@ -146,7 +114,7 @@ def test_fragments_shorter_than_a_window_are_counted_and_not_drawn() -> None:
 
 
 def test_an_episode_whose_beginning_was_evicted_while_it_went_on_begins_anew() -> None:
-    index, held = WindowIndex(LENGTH), Held()
+    index, held = WindowIndex(LENGTH, UniformStep()), Held()
     insert(index, held, ChunkKey(0, 0, 0, 0, 0), 5, False)
     evict(index, held)
     insert(index, held, ChunkKey(0, 0, 0, 0, 1), 5, True)
@@ -158,10 +126,12 @@ def test_an_episode_whose_beginning_was_evicted_while_it_went_on_begins_anew() -
     st.lists(
         st.tuples(st.integers(0, 2), st.integers(1, 7), st.sampled_from(["add", "end", "gap", "evict"])), max_size=90
     ),
-    st.sampled_from(["uniform_step", "uniform_episode"]),
+    st.sampled_from([UniformStep, UniformEpisode]),
 )
-def test_index_agrees_with_enumeration(actions: list[tuple[int, int, str]], sampling: Sampling) -> None:
-    index, held, following = WindowIndex(LENGTH, sampling), Held(), dict.fromkeys(range(3), (0, 0))
+def test_index_agrees_with_enumeration(
+    actions: list[tuple[int, int, str]], sampler: type[UniformStep | UniformEpisode]
+) -> None:
+    index, held, following = WindowIndex(LENGTH, sampler()), Held(), dict.fromkeys(range(3), (0, 0))
     broken_off: set[int] = set()  # last chunk of a fragment that ended without is_last
     last: dict[int, int] = {}
     for actor, rows, action in actions:
@@ -182,7 +152,7 @@ def test_index_agrees_with_enumeration(actions: list[tuple[int, int, str]], samp
     assert index.windows == len(all_windows(held))
     assert index.episodes == len(runs)
     assert index.short_fragments == sum(len(run) < LENGTH for run in finished)
-    pool = runs if sampling == "uniform_step" else finished
+    pool = runs if sampler is UniformStep else finished
     possible = {tuple(run[i : i + LENGTH]) for run in pool for i in range(len(run) - LENGTH + 1)}
     assert index.drawable_windows == len(possible)
     if possible:

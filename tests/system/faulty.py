@@ -58,6 +58,15 @@ class Raising(Faulty):
         raise RuntimeError("GL error")
 
 
+class Endless(Faulty):
+    """Its episodes end where the run's time limit is; the fault is that it says that it has got as far as that."""
+
+    def step(self, action: NDArray[np.floating]) -> dm_env.TimeStep:
+        """A step that is never the last one."""
+        self._steps = 0
+        return super().step(action)
+
+
 def first(file: Path) -> bool:
     """Whether this is the first call for the file in any process."""
     try:
@@ -80,3 +89,8 @@ def hanging(seed: int) -> Hanging:
 def raising(seed: int) -> Raising:
     """Raises once."""
     return Raising(seed)
+
+
+def endless(seed: int) -> Endless:
+    """Episodes as long as the time limit."""
+    return Endless(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -55,20 +56,18 @@ class Training:
 
     def role(self, kind: str) -> psutil.Process | None:
         """The process that Ray titled with this kind of role."""
-        for process in self.processes():
-            try:
-                if process.cmdline()[:1] and process.cmdline()[0].startswith(f"ray::{kind}"):
-                    return process
-            except (psutil.NoSuchProcess, IndexError):
-                continue
-        return None
+        return next(iter(self.roles(kind)), None)
+
+    def roles(self, kind: str) -> list[psutil.Process]:
+        """The processes that Ray titled so."""
+        return [process for process in self.processes() if _title(process).startswith(f"ray::{kind}")]
 
     def stored(self) -> int:
         """The environment steps of the newest line of metrics.jsonl."""
         lines = JsonLines(self.folder / "metrics.jsonl").read()
         return max((line["env_steps"] for line in lines), default=0)
 
-    def until(self, condition: Callable[[], object], seconds: float = 120.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 600.0) -> None:
         """Waits for a condition; fails with what the run has printed when it ends or takes too long."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -77,7 +76,7 @@ class Training:
             self.processes()
             time.sleep(0.1)
 
-    def end(self, seconds: float = 180.0) -> int:
+    def end(self, seconds: float = 900.0) -> int:
         """Waits for the end; the exit code."""
         deadline = time.monotonic() + seconds
         while self.driver.poll() is None:
@@ -97,4 +96,12 @@ class Training:
                 process.kill()
             except psutil.NoSuchProcess:
                 continue
-        psutil.wait_procs(list(self.known.values()), timeout=20)
+        with contextlib.suppress(OSError):  # psutil's way to wait may find a process gone before it looks
+            psutil.wait_procs(list(self.known.values()), timeout=120)
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return next(iter(process.cmdline()), "")
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cluster.main import main
-from common.config import Config, EnvironmentConfig, ReplayConfig
+from common.config import Config, EnvironmentConfig, PlanetConfig, ReplayConfig
 from common.config_io import to_yaml
 from common.presets import small
 from common.run_folder import RunFolder
@@ -20,12 +20,13 @@ from tests.tiny import BEST_RETURN, EPISODE_STEPS, RANDOM_RETURN
 LEARNT = 0.8 * BEST_RETURN
 
 
-def config(seed: int) -> Config:
+def config(seed: int, algorithm: str = "dreamer") -> Config:
     """`small`, smaller still: minutes on one core."""
     base = small()
     return dataclasses.replace(
         base,
         task="tests.tiny:make",
+        algorithm=algorithm,
         seed=seed,
         runtime="inline",
         device="cpu",
@@ -57,13 +58,16 @@ def config(seed: int) -> Config:
             actor_learning_rate=1e-3,
             value_learning_rate=1e-3,
         ),
+        soft_bird=dataclasses.replace(base.soft_bird, alpha=0.01, entropy_samples=20),
+        idm=dataclasses.replace(base.idm, overshoot=5, evaluator_units=64, evaluator_learning_rate=1e-3),
+        planet=PlanetConfig(horizon=6, candidates=60, iterations=3, top=6),
     )
 
 
-def last_return(seed: int, folder: Path) -> float:
+def last_return(seed: int, folder: Path, algorithm: str = "dreamer") -> float:
     """Trains by the command line; the mean return of the final evaluation."""
     file = folder / "learning.yaml"
-    file.write_text(to_yaml(config(seed)))
+    file.write_text(to_yaml(config(seed, algorithm)))
     assert main(["train", "--config", str(file), "--run-dir", str(folder / "run")]) == 0
     summary = RunFolder(folder / "run").summary()
     assert summary is not None
@@ -73,8 +77,9 @@ def last_return(seed: int, folder: Path) -> float:
 
 
 @pytest.mark.slow
-def test_it_learns_from_pixels(tmp_path: Path) -> None:
-    assert last_return(0, tmp_path) >= LEARNT
+@pytest.mark.parametrize("algorithm", ["dreamer", "bird", "soft_bird", "idm", "planet"])
+def test_it_learns_from_pixels(algorithm: str, tmp_path: Path) -> None:
+    assert last_return(0, tmp_path, algorithm) >= LEARNT
 
 
 @pytest.mark.slow
@@ -83,8 +88,8 @@ def test_it_does_not_learn_without_the_actors_gradient(tmp_path: Path, monkeypat
     losses = Dreamer.losses
 
     def cut(*args: object) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        found, metrics = losses(*args)  # type: ignore[arg-type]
-        zero = torch.stack([parameter.sum() for parameter in args[0].acting.parameters()]).sum() * 0.0  # type: ignore[attr-defined]
+        found, metrics = losses(*args)  # type: ignore[arg-type]  # passed on as they came
+        zero = torch.stack([parameter.sum() for parameter in args[0].acting.parameters()]).sum() * 0.0  # type: ignore[attr-defined]  # a Dreamer
         return {**found, "actor": zero}, metrics
 
     monkeypatch.setattr(Dreamer, "losses", cut)

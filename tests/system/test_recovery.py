@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import collections
+import re
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,10 @@ from common.config_io import load_config
 from common.run_folder import RunFolder
 from common.sequence import Chunk, Rows
 from replay_service.codec import decode
+from replay_service.stores import Store
 from replay_service.stores.lmdb import LmdbStore
+from replay_service.stores.redis import RedisStore
+from tests.redis_server import RedisServer
 from tests.system.processes import Training
 from tests.tiny import SPEED
 
@@ -30,7 +33,11 @@ def on(task: str, *args: str) -> list[str]:
 
 def stored_chunks(folder: Path) -> list[Chunk]:
     """Every chunk of the run's embedded store, in the order in which they were inserted, checksums verified."""
-    store = LmdbStore(folder / "replay" / "shard-0", action_size=1, sync=True)
+    return chunks_in(LmdbStore(folder / "replay" / "shard-0", action_size=1, sync="always"))
+
+
+def chunks_in(store: Store) -> list[Chunk]:
+    """Every chunk of a store, which is closed."""
     try:
         sequences = [sequence for sequence, _ in store.scan()]
         with store.read(sequences) as buffers:
@@ -97,7 +104,10 @@ def test_a_killed_learner_comes_back_from_its_checkpoint_and_the_run_finishes(tm
         assert victim is not None
         victim.send_signal(signal.SIGKILL)
         assert run.end() == 0, run.text
-        assert "the learner is back at 20 updates" in run.text
+        back = re.search(r"the learner is back at (\d+) updates", run.text)
+        assert back is not None, run.text
+        assert int(back[1]) >= 20, "from a checkpoint"
+        assert int(back[1]) % 20 == 0
     summary = RunFolder(folder).summary()
     assert summary is not None
     assert summary["finished"]
@@ -121,6 +131,74 @@ def test_a_killed_replay_shard_comes_back_on_its_store_and_the_run_finishes(tmp_
     assert summary["finished"]
     chunks = stored_chunks(folder)
     assert_whole(chunks)
+    assert sum(chunk.rows.env_steps(2) for chunk in chunks) == summary["env_steps"]
+
+
+def test_a_replay_that_was_damaged_when_its_shard_died_ends_the_run_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with Training(folder, on("slow"), tmp_path / "log", TINY_STEP_SECONDS="0.02") as run:
+        run.until(lambda: run.stored() > 0)
+        victim = run.role("Replay")
+        assert victim is not None
+        victim.send_signal(signal.SIGKILL)
+        data = folder / "replay" / "shard-0" / "data.mdb"
+        size = data.stat().st_size
+        with open(data, "r+b") as file:
+            file.seek(2 * 4096)
+            file.write(bytes(size - 2 * 4096))
+        assert run.end() == 2, run.text
+        last = run.text.strip().splitlines()[-1]
+        assert last.startswith(f"dreamfleet: {folder / 'replay' / 'shard-0'}: this replay is damaged")
+        assert "Traceback" not in run.text
+
+
+def test_a_killed_redis_server_is_waited_for_and_the_run_finishes(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with RedisServer(tmp_path / "redis", password="s3cret") as server:
+        where = ["--replay-store", "redis", "--redis-url", server.url, "--redis-timeout", "600"]
+        training = Training(
+            folder, on("slow", *where), tmp_path / "log", TINY_STEP_SECONDS="0.01", DREAMFLEET_REDIS_PASSWORD="s3cret"
+        )
+        with training as run:
+            run.until(lambda: any(line["updates"] > 5 for line in RunFolder(folder).metrics()))
+            server.kill()
+            run.until(lambda: "waiting up to 600 s" in run.text)
+            server.start()
+            assert run.end() == 0, run.text
+            assert "the replay store answers again" in run.text
+        summary = RunFolder(folder).summary()
+        assert summary is not None
+        assert summary["finished"]
+        prefix = RunFolder(folder).load_config().redis_prefix
+        chunks = chunks_in(RedisStore(server.url, "s3cret", f"dreamfleet:{prefix}:0:", action_size=1))
+    assert_whole(chunks)
+    assert sum(chunk.rows.env_steps(2) for chunk in chunks) == summary["env_steps"]
+    assert not [path for path in folder.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
+    assert "s3cret" not in run.text
+
+
+def test_a_redis_server_that_stays_away_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with RedisServer(tmp_path / "redis") as server:
+        where = ["--replay-store", "redis", "--redis-url", server.url, "--redis-timeout", "3"]
+        with Training(folder, on("slow", *where), tmp_path / "log", TINY_STEP_SECONDS="0.01") as run:
+            run.until(lambda: any(line["updates"] > 5 for line in RunFolder(folder).metrics()))
+            server.kill()
+            assert run.end() == 2, run.text
+            last = run.text.strip().splitlines()[-1]
+            assert last.startswith("dreamfleet: Redis at 127.0.0.1")
+            assert "(--redis-timeout); the same command resumes" in last
+        newest = RunFolder(folder).newest_checkpoint()
+        assert newest is not None
+        assert newest.updates > 5
+        server.start()
+        with Training(folder, on("slow", *where), tmp_path / "log", TINY_STEP_SECONDS="0.005") as run:
+            assert run.end() == 0, run.text
+        prefix = RunFolder(folder).load_config().redis_prefix
+        chunks = chunks_in(RedisStore(server.url, "", f"dreamfleet:{prefix}:0:", action_size=1))
+    assert_whole(chunks)
+    summary = RunFolder(folder).summary()
+    assert summary is not None
     assert sum(chunk.rows.env_steps(2) for chunk in chunks) == summary["env_steps"]
 
 
@@ -160,14 +238,12 @@ def test_ctrl_c_ends_with_a_checkpoint_and_the_same_command_goes_on(tmp_path: Pa
     folder, args = tmp_path / "run", on("slow")
     with Training(folder, args, tmp_path / "log", TINY_STEP_SECONDS="0.02") as run:
         run.until(lambda: run.stored() > 0)
-        interrupted = time.monotonic()
         run.interrupt()
-        assert run.end(60) == 0, run.text
-        assert time.monotonic() - interrupted < 45
+        assert run.end() == 0, run.text
         assert "stopping: finishing the calls under way, then a checkpoint" in run.text
         assert "stopped; the same command resumes it" in run.text
         assert "Traceback" not in run.text
-        _, left = psutil.wait_procs(run.processes(), timeout=15)
+        _, left = psutil.wait_procs(run.processes(), timeout=120)
         assert left == [], "no process outlives its run"
     stopped = RunFolder(folder).summary()
     checkpoint = RunFolder(folder).newest_checkpoint()
@@ -188,7 +264,7 @@ def test_ctrl_c_ends_with_a_checkpoint_and_the_same_command_goes_on(tmp_path: Pa
 
 def test_a_hung_environment_is_killed_and_the_run_finishes(tmp_path: Path) -> None:
     folder, fault = tmp_path / "run", tmp_path / "hung"
-    args = on("hanging", "--environment.hang-seconds", "5")
+    args = on("hanging", "--environment.hang-seconds", "15")
     with Training(folder, args, tmp_path / "log", TINY_FAULT_FILE=str(fault)) as run:
         assert run.end() == 0, run.text
         assert "collector 0 died and starts again" in run.text

@@ -118,7 +118,9 @@ def test_the_newest_three_checkpoints_and_the_kept_one_are_there_and_whole(smoke
     folder = RunFolder(smoke_run)
     summary = folder.summary()
     assert summary is not None
-    assert folder.checkpoint_updates() == [10, 30, 40, summary["updates"]]
+    last = summary["updates"]  # the learner may be ahead of what was collected
+    written = sorted({*range(10, last + 1, 10), last})
+    assert folder.checkpoint_updates() == sorted({10, *written[-3:]})
     newest = folder.newest_checkpoint()
     assert newest is not None
     assert folder.skipped == []

@@ -35,3 +35,15 @@ def cumulative_discount(discount: np.ndarray) -> np.ndarray:
         for k in range(tau):
             weights[tau] *= discount[k]
     return weights
+
+
+def horizon_return(reward: np.ndarray, discount: np.ndarray) -> np.ndarray:
+    """V_R(tau) = sum over n = tau..H of r_n · product of gamma_k over tau <= k < n: Dreamer's eq. 4 where gamma = 1."""
+    horizon, trajectories = reward.shape
+    returns = np.zeros((horizon, trajectories))
+    for tau in range(horizon):
+        weight = np.ones(trajectories)
+        for n in range(tau, horizon):
+            returns[tau] += weight * reward[n]
+            weight = weight * discount[n]
+    return returns
