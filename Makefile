@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM_PACKAGES := libegl1 libosmesa6
+TEST_PACKAGES := redis-server prometheus
 RUN ?= runs/first
 SEED ?= 0
 
@@ -23,21 +24,25 @@ $(VENV)/.installed: pyproject.toml requirements.lock Makefile
 system-packages:
 	@if ! command -v dpkg >/dev/null || ! command -v apt-get >/dev/null; then \
 	  echo "this is no Debian: install EGL or OSMesa yourself (Debian calls them $(SYSTEM_PACKAGES))"; exit 0; fi; \
-	missing=$$(for p in $(SYSTEM_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	missing=$$(for p in $(SYSTEM_PACKAGES) $(EXTRA); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then :; else missing="$$missing python3-venv"; fi; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
 	else echo "missing system packages: run sudo apt-get install" $$missing; exit 1; fi
+
+.PHONY: test-packages
+test-packages:
+	@$(MAKE) --no-print-directory system-packages EXTRA="$(TEST_PACKAGES)"
 
 train: install
 	$(BIN)/dreamfleet train --preset small --seed $(SEED) --run-dir $(RUN)
 	$(BIN)/dreamfleet plot $(RUN) --out $(RUN)/curve.png
 	@echo "curve: $(RUN)/curve.png   videos: $(RUN)/videos/"
 
-test: install
+test: install test-packages
 	$(BIN)/python -m pytest -q
 
-test-slow: install
+test-slow: install test-packages
 	$(BIN)/python -m pytest -q -m slow
 
 lint: install
@@ -46,9 +51,16 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# What goes to a cluster's nodes. setuptools packs what an earlier build has left behind, so that goes first.
+.PHONY: wheel
+wheel:
+	rm -rf build dist
+	$(PYTHON) -m pip wheel . --no-deps --quiet --wheel-dir dist
+	@ls dist
+
 # On a machine with a GPU; uses its own python3, which brings a PyTorch with CUDA.
 gpu:
 	PYTHON=$(PYTHON) tests/gpu/run.sh
 
 clean:
-	rm -rf $(VENV) *.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) *.egg-info build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
