@@ -139,7 +139,7 @@ def test_disk_use_is_bounded_by_the_capacity_whoever_else_reads(tmp_path: Path, 
         if others == "a reader":
             reader.communicate(timeout=600)
             assert reader.returncode == 0
-            # The writer waits for each look, so that the middle of what was there is still there: only the oldest may go.
+            # The writer waits for each look, so that only the oldest of what was there may go meanwhile.
             assert set(looks) == {"looked\n"}
     # What is evicted while somebody reads can only be used again when that read has ended.
     assert (tmp_path / "data.mdb").stat().st_size <= 2 * full
