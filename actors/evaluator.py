@@ -15,6 +15,7 @@ from actors.acting import ActingPolicy, UniformPolicy
 from actors.collector import MakeEnvironment
 from actors.environment import make_environment
 from actors.rotation import rotate
+from actors.video import film, frames_per_second
 from actors.watchdog import HangWatchdog
 from common.config import Config
 from common.reports import EvaluationReport
@@ -56,6 +57,7 @@ class Evaluator:
         rotation_per_episode: bool = False,
         seed: int = 0,
         record: int = 0,
+        encode: bool = False,
     ) -> EvaluationReport:
         """Plays episodes, each with a seed of its own, as a batch of environments.
 
@@ -67,6 +69,7 @@ class Evaluator:
             rotation_per_episode: one angle an episode instead of one a frame.
             seed: of environments, angles and the policy's samples.
             record: so many of the first episodes are returned as the policy saw them.
+            encode: they are returned as a film instead of as frames.
 
         Raises:
             EnvironmentFailedError: an environment raised, also when its episodes were played anew.
@@ -93,8 +96,9 @@ class Evaluator:
                         raise
             returns.extend(batch_returns)
             frames.extend(batch_frames)
+        filmed = film(frames, frames_per_second(self._config.environment)) if encode and frames else None
         seconds = time.monotonic() - started
-        return EvaluationReport(version, returns, rotation_degrees, frames, seconds, usage())
+        return EvaluationReport(version, returns, rotation_degrees, [] if encode else frames, filmed, seconds, usage())
 
     def close(self) -> None:
         """Stops watching for hangs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from common.config import EnvironmentConfig
+from common.durable import replace_durably
 from common.errors import UserError
+from common.reports import Film
 
 FILMED_EPISODES = 4
 """Episodes of an evaluation that are filmed, side by side."""
@@ -38,14 +41,15 @@ def write_video(path: str | Path, frames: NDArray[np.uint8], fps: float, scale: 
         UserError: the suffix is another.
     """
     path = Path(path)
-    write = {".mp4": _write_mp4, ".gif": _write_gif}.get(path.suffix)
-    if write is None:
+    encode = {".mp4": _mp4, ".gif": _gif}.get(path.suffix)
+    if encode is None:
         raise UserError(f"videos end in .mp4 or .gif, not {path.name!r}")
-    try:
-        write(path, frames, fps, scale)
-    except BaseException:
-        path.unlink(missing_ok=True)  # nobody can play half a video
-        raise
+    replace_durably(path, encode(frames, fps, scale))
+
+
+def film(episodes: Sequence[NDArray[np.uint8]], fps: float) -> Film:
+    """Encodes recorded episodes, each (T_i, H, W, 3), shown `fps` frames a second."""
+    return Film(mp4=_mp4(side_by_side(episodes), fps, scale=4), gif=_gif(episodes[0], fps, scale=1))
 
 
 def side_by_side(episodes: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -60,21 +64,24 @@ def _enlarged(frame: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     return frame.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def _write_gif(path: Path, frames: NDArray[np.uint8], fps: float, scale: int) -> None:
+def _gif(frames: NDArray[np.uint8], fps: float, scale: int) -> bytes:
     # One palette for all frames and no dithering: half the size, and what stands still does not flicker.
     some = frames[:: -(-len(frames) // _PALETTE_FRAMES)]
     palette = Image.fromarray(some.reshape(-1, *some.shape[2:])).quantize(256)
     first, *others = (
         Image.fromarray(_enlarged(frame, scale)).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames
     )
-    first.save(path, save_all=True, append_images=others, duration=1000 / fps, loop=0)
+    file = io.BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=others, duration=1000 / fps, loop=0)
+    return file.getvalue()
 
 
-def _write_mp4(path: Path, frames: NDArray[np.uint8], fps: float, scale: int) -> None:
+def _mp4(frames: NDArray[np.uint8], fps: float, scale: int) -> bytes:
     height, width = scale * frames.shape[1], scale * frames.shape[2]
     # 4:2:0 shares colour between 2×2 pixels, so both sides must be even.
     padding = ((0, height % 2), (0, width % 2), (0, 0))
-    with av.open(str(path), "w") as container:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream(
             "libx264", rate=Fraction(fps).limit_denominator(1000), options={"preset": "veryfast"}
         )
@@ -84,3 +91,4 @@ def _write_mp4(path: Path, frames: NDArray[np.uint8], fps: float, scale: int) ->
             large = np.pad(_enlarged(frame, scale), padding, mode="edge")
             container.mux(stream.encode(av.VideoFrame.from_ndarray(large, format="rgb24")))
         container.mux(stream.encode())
+    return file.getvalue()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from actors.video import FILMED_EPISODES, frames_per_second, side_by_side, write_video
-from cluster.optional import optional_work
+from actors.video import FILMED_EPISODES
 from cluster.recorder import Recorder
 from cluster.weights import Weights
 from common.config import Config
@@ -66,7 +64,7 @@ class Evaluations:
         weights, env_steps, episodes, rotation = self.wanted[0]
         version, handle = (weights.version, weights.handle) if weights is not None else (0, None)
         seed = derive_seed(self.config.seed, "evaluation", env_steps)
-        return version, handle, episodes, rotation, False, seed, min(episodes, FILMED_EPISODES)
+        return version, handle, episodes, rotation, False, seed, min(episodes, FILMED_EPISODES), True
 
     def done(self, report: EvaluationReport) -> None:
         """Records the evaluation that came next: evaluations.jsonl, a video, TensorBoard and a line for people."""
@@ -92,13 +90,12 @@ class Evaluations:
         self.message(f"evaluation{angle}: mean return {mean:.1f} over {episodes} episodes ({when})")
         suffix = f"_rotation{rotation:g}" if rotation else ""
         name = f"{env_steps:09d}" if weights is not None else "random"
-        fps = frames_per_second(self.config.environment)
-        video = self.folder.videos / f"{name}{suffix}.mp4"
-        write = partial(write_video, video, side_by_side(report.frames), fps)
-        optional_work(lambda: self.folder.room.write(video, write))
+        if report.film is not None:
+            self.folder.write_video(f"{name}{suffix}.mp4", report.film.mp4)
         if weights is not None:
             self.recorder.board.scalars({f"evaluation{suffix}": mean}, env_steps)
-            optional_work(lambda: self.recorder.board.video(f"evaluation{suffix}", report.frames[0], env_steps, fps))
+            if report.film is not None:
+                self.recorder.board.video(f"evaluation{suffix}", report.film.gif, env_steps)
         if rotation == self.config.eval_rotation[0]:
             self._remember(weights, mean)
 

@@ -1,4 +1,4 @@
-"""Work that nobody needs to go on from: pictures, videos, an evaluation in this process."""
+"""Work that nobody needs to go on from: an evaluation in this process."""
 
 from __future__ import annotations
 

@@ -55,10 +55,10 @@ class TensorBoardLog:
         """Adds one picture, uint8 (H, W, 3)."""
         self._add_image(tag, image.shape[:2], imageio.imwrite("<bytes>", image, extension=".png"), step)
 
-    def video(self, tag: str, frames: NDArray[np.uint8], step: int, fps: float) -> None:
-        """Adds an endlessly repeating GIF to the Images tab: frames uint8 (T, H, W, 3), shown `fps` a second."""
-        encoded = imageio.imwrite("<bytes>", frames, extension=".gif", duration=1000 / fps, loop=0)
-        self._add_image(tag, frames.shape[1:3], encoded, step)
+    def video(self, tag: str, gif: bytes, step: int) -> None:
+        """Adds a GIF to the Images tab."""
+        width, height = struct.unpack_from("<HH", gif, len("GIF89a"))
+        self._add_image(tag, (height, width), gif, step)
 
     def close(self) -> None:
         """Closes the file."""

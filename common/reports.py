@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,18 @@ class ReplayReport:
     process: str = ""
 
 
+class Film(NamedTuple):
+    """What people see of an evaluation.
+
+    Attributes:
+        mp4: all recorded episodes side by side, H.264.
+        gif: the first of them, endlessly repeating.
+    """
+
+    mp4: bytes
+    gif: bytes
+
+
 @dataclass(frozen=True)
 class EvaluationReport:
     """Returns of evaluation episodes at one rotation, with one named weights version.
@@ -109,7 +122,8 @@ class EvaluationReport:
         weights_version: the version that acted; 0 is the uniform random policy.
         returns: one undiscounted return an episode.
         rotation_degrees: images were rotated by U(−this, this).
-        frames: the episodes asked for as video, each uint8 (T, 64, 64, 3).
+        frames: the episodes that were to be recorded, each uint8 (T, 64, 64, 3); none if they were to be filmed.
+        film: of the episodes that were to be filmed.
         wall_seconds: how long the evaluation took.
         usage: of the evaluator's process.
     """
@@ -118,5 +132,6 @@ class EvaluationReport:
     returns: list[float]
     rotation_degrees: float
     frames: list[NDArray[np.uint8]]
+    film: Film | None
     wall_seconds: float
     usage: Usage

@@ -74,7 +74,7 @@ class RunFolder:
     def create(self, config: Config) -> None:
         """Makes the layout and writes config.yaml, in one piece; a run already here gets the new configuration."""
         self.room.write(self.path, self._make_folders)
-        self._replace(self.config_path, to_yaml(config))
+        self._replace(self.config_path, to_yaml(config).encode())
 
     def lock(self) -> None:
         """Claims the folder for this process until `unlock` or its end, and clears what a killed run left half-written.
@@ -155,6 +155,10 @@ class RunFolder:
         """Adds one line to evaluations.jsonl."""
         self.room.write(self._evaluations.path, lambda: self._evaluations.append(record))
 
+    def write_video(self, name: str, data: bytes) -> None:
+        """Writes videos/<name> in one piece."""
+        self._replace(self.videos / name, data)
+
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl, oldest first."""
         return self._metrics.read()
@@ -228,7 +232,7 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json in one piece."""
-        self._replace(self.path / "summary.json", as_json(summary, indent=2) + "\n")
+        self._replace(self.path / "summary.json", (as_json(summary, indent=2) + "\n").encode())
 
     def summary(self) -> dict[str, Any] | None:
         """summary.json; none before the run has written it."""
@@ -239,11 +243,11 @@ class RunFolder:
         """Counts up a file of the folder; the number is on the disk before it is used."""
         path = self.path / name
         number = int(path.read_text()) + 1 if path.exists() else 1
-        self._replace(path, f"{number}\n")
+        self._replace(path, f"{number}\n".encode())
         return number
 
-    def _replace(self, path: Path, text: str) -> None:
-        self.room.write(path, lambda: replace_durably(path, text.encode()))
+    def _replace(self, path: Path, data: bytes) -> None:
+        self.room.write(path, lambda: replace_durably(path, data))
 
     @property
     def _checkpoints(self) -> Path:

@@ -11,6 +11,7 @@ import pytest
 from actors.environment import PixelEnvironment
 from actors.evaluator import ENVIRONMENTS_AT_ONCE, EnvironmentFailedError, Evaluator
 from actors.rotation import rotate
+from actors.video import film, frames_per_second
 from tests import tiny
 from tests.actors.scripted import Counting, ScriptedPolicy, config
 
@@ -96,6 +97,14 @@ def test_first_episodes_are_recorded_as_the_policy_saw_them(evaluator: Any) -> N
     assert [frames.shape for frames in report.frames] == [(tiny.EPISODE_STEPS, 64, 64, 3)] * 2
     for index, frames in enumerate(report.frames):
         assert frames[:, 0, 0, 0].tolist() == [call["pixel"][index] for call in policy.calls]
+
+
+def test_recorded_episodes_come_back_as_a_film_where_that_is_asked(evaluator: Any) -> None:
+    frames = evaluator().evaluate(1, WEIGHTS, episodes=3, record=2).frames
+    report = evaluator().evaluate(1, WEIGHTS, episodes=3, record=2, encode=True)
+    assert report.frames == []
+    assert report.film == film(frames, fps=frames_per_second(config().environment))
+    assert evaluator().evaluate(1, WEIGHTS, episodes=3, encode=True).film is None
 
 
 def test_nothing_is_recorded_unless_asked(evaluator: Any) -> None:

@@ -9,6 +9,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
+from actors.video import film as encode_film
 from actors.video import side_by_side, write_video
 from common.errors import UserError
 
@@ -46,6 +47,12 @@ def test_gif_holds_every_frame_enlarged(tmp_path: Path) -> None:
     assert np.abs(frames[:, ::2, ::2].astype(int) - film()).mean() < 1
     metadata = imageio.immeta(tmp_path / "a.gif")
     assert (metadata["duration"], metadata["loop"]) == (50, 0)
+
+
+def test_a_film_shows_all_episodes_and_the_first_of_them_alone() -> None:
+    both = encode_film([film(5), film(9)], fps=25)
+    assert imageio.imread(both.mp4, extension=".mp4", plugin="pyav").shape == (9, 256, 512, 3)
+    assert imageio.imread(both.gif, extension=".gif", index=None).shape == (5, 64, 64, 3)
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a", "a.mp4.txt"])

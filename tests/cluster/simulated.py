@@ -223,9 +223,7 @@ class SimulatedRuntime:
                 self.done = int(event.args[0]["parameters.safetensors"])
             case "evaluator", "evaluate":
                 version, _, episodes, rotation, *_ = event.args
-                return EvaluationReport(
-                    version, [float(version)] * episodes, rotation, [np.zeros((2, 64, 64, 3), np.uint8)], 3.0, USAGE
-                )
+                return EvaluationReport(version, [float(version)] * episodes, rotation, [], None, 3.0, USAGE)
             case "replay", "report":
                 steps = self.disk.env_steps
                 windows = max(0, steps - first_window_env_steps(self.config) + 1)
@@ -266,7 +264,6 @@ def simulated_time(runtime: SimulatedRuntime) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in ("coordinator", "supervision", "recorder", "stopping"):
             patch.setattr(f"cluster.{module}.time", clock)
-        patch.setattr("cluster.evaluations.write_video", lambda *_, **__: None)
         patch.setattr("os.fsync", lambda _: None)
         yield
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from actors.video import film
 from cluster.tensorboard import TensorBoardLog
 from tests.full_disk import small_disk
 
@@ -50,7 +51,7 @@ def test_a_video_is_a_repeating_gif_of_its_frames_at_its_speed(tmp_path: Path) -
     for index, frame in enumerate(frames):
         frame[:, 4 * index : 4 * index + 4] = (255, 60 * index, 0)
     log = TensorBoardLog(tmp_path)
-    log.video("evaluation", frames, step=9, fps=20)
+    log.video("evaluation", film([frames], fps=20).gif, step=9)
     log.close()
     (event,) = _read(tmp_path).Images("evaluation")
     assert (event.height, event.width) == (16, 24)

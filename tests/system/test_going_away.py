@@ -9,7 +9,6 @@ import signal
 import time
 from pathlib import Path
 
-import av
 import psutil
 import pytest
 
@@ -68,19 +67,6 @@ def test_while_a_long_evaluation_is_under_way_in_the_same_process(tmp_path: Path
         run.until((tmp_path / "evaluating").exists, PATIENCE)  # collectors have not come as far as that
         folder = terminated(run)
     assert folder.evaluations() == []
-
-
-def test_while_a_video_is_written(tmp_path: Path) -> None:
-    args = on("endless", "--environment.time-limit", "3000", "--final-eval-episodes", "4")
-    with Training(tmp_path / "run", args, tmp_path / "log") as run:
-        video = tmp_path / "run" / "videos" / "random.mp4"
-        run.until(video.exists, PATIENCE)
-        folder = terminated(run)
-    assert not video.exists(), "half a video is none"
-    assert len(folder.evaluations()) == 1, "what it shows is written down"
-    for whole in (tmp_path / "run" / "videos").glob("*"):
-        with av.open(str(whole)) as container:
-            assert next(container.decode(video=0))
 
 
 def test_while_the_replay_store_is_away(tmp_path: Path) -> None:
