@@ -8,22 +8,24 @@ call once there are newer ones.
 from __future__ import annotations
 
 import time
-from typing import Literal, NoReturn, cast
+from typing import NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.budgets import Budgets
 from cluster.calls import Calls
 from cluster.control import Control
 from cluster.evaluations import Evaluations
 from cluster.fleet import Fleet
 from cluster.offline import OfflineData
-from cluster.progress import Progress, Waiting
+from cluster.progress import Progress
 from cluster.recorder import Recorder
-from cluster.runtimes.runtime import Call, Role, RoleDiedError, Runtime
+from cluster.runtimes.runtime import EVALUATOR, LEARNER, Call, Role, RoleDiedError, Runtime
 from cluster.supervision import Supervisor
 from cluster.telemetry.gauges import limiter_gauges, role_gauges, weights_gauges
 from cluster.telemetry.telemetry import Telemetry
+from cluster.waiting import in_words, waiting_sides
 from cluster.weights import Publications, Weights
 from common.config import Config
 from common.errors import UserError
@@ -32,11 +34,8 @@ from common.room import Room
 from common.run_folder import RunFolder
 from replay_service.offline_limiter import limiter_of
 
-LEARNER = Role("learner")
-EVALUATOR = Role("evaluator")
 REPLAY_REPORT_SECONDS = 2.0
 PUBLISH_SECONDS = 1.0
-INLINE_UPDATES = 10
 KEPT_CHECKPOINTS = 3
 
 
@@ -71,8 +70,7 @@ class Coordinator:
         self.publications = Publications()
         self.weights_version = 0
         self.known_version: dict[Role, int] = {}
-        self.granted: dict[Role, int] = {}
-        self.held: dict[Role, int] = {}
+        self.budgets = Budgets(config, self.limiter, by_steps=runtime.slice_seconds is None)
         self.replay_reported = 0.0
         self.recounting = False
         self.restoring = False
@@ -153,33 +151,20 @@ class Coordinator:
 
     def collected_all(self) -> bool:
         """Whether no collector could take another step within the run's environment steps."""
-        held = self.limiter.env_steps + sum(self.held.values())
-        return not self.collectors or held > self.config.env_steps - self._stride()
-
-    def _outstanding(self) -> int:
-        """Environment steps that were granted and are not inserted yet."""
-        return sum(self.granted.values()) + sum(self.held.values())
-
-    def _stride(self) -> int:
-        return self.config.envs_per_actor * self.config.environment.action_repeat
+        return not self.collectors or self.budgets.collected_all
 
     def _grant_steps(self, role: Role, sharing: int) -> None:
         """Lets a collector step, up to its share of what may still be inserted and of what the run still wants."""
         if self.recounting:
             return
-        outstanding = self._outstanding()
-        allowed = self.limiter.env_steps_allowed() - outstanding
-        wanted = self.config.env_steps - self.limiter.env_steps - outstanding
-        budget = min(allowed // sharing, wanted)
-        if self.runtime.slice_seconds is None:
-            budget = min(budget, self._stride() * self.config.replay.chunk_rows)
-        if budget < self._stride():
+        budget = self.budgets.steps(sharing)
+        if not budget:
             return
         if self.weights is not None and self.weights.updates and self.known_version.get(role, 0) < self.weights.version:
             self.calls.begin(role, "set_weights", self.weights.version, self.weights.handle)
             self.known_version[role] = self.weights.version
             self.recorder.weights_lag(time.monotonic() - self.weights.published_at)
-        self.granted[role] = budget
+        self.budgets.granted[role] = budget
         self.calls.begin(role, "collect", budget, self.runtime.slice_seconds)
 
     def _grant_updates(self) -> None:
@@ -187,16 +172,7 @@ class Coordinator:
         if not self._windows():
             self._refuse_short_episodes()
             return
-        done, training = self.limiter.updates, self.config.training
-        due = min(
-            every - done % every
-            for every in (training.log_every, training.publish_every, training.checkpoint_every, training.image_every)
-        )
-        due = min([due, *(mark - done for mark in (self.config.replay.pretrain, *self.config.keep_at) if mark > done)])
-        allowed = self.limiter.updates_owed() if self.collected_all() else self.limiter.updates_allowed()
-        count = min(allowed, due)
-        if self.runtime.slice_seconds is None:
-            count = min(count, INLINE_UPDATES)
+        count = self.budgets.updates(owed=self.collected_all())
         if count > 0:
             self.calls.begin(LEARNER, "update", count, self.runtime.slice_seconds)
 
@@ -205,7 +181,7 @@ class Coordinator:
         reports = self.recorder.replay.values()
         stored = sum(report.inserted_env_steps for report in reports)
         up_to_date = stored == self.limiter.env_steps - self.limiter.lost_env_steps
-        full = self.collected_all() or self.limiter.env_steps_allowed() - sum(self.held.values()) < self._stride()
+        full = self.collected_all() or self.budgets.band_is_full
         if up_to_date and full and not self.busy:
             length, lost = self.config.training.batch_length, self.limiter.lost_env_steps
             if self.limiter.updates:
@@ -234,7 +210,7 @@ class Coordinator:
     def step(self) -> None:
         """Waits for one call to end and takes it in; keeps the display and the watchdog going meanwhile."""
         began = time.monotonic()
-        waiting, idle = self._waiting_sides(), self.fleet.idle if self.fleet.elastic else 0
+        waiting, idle = waiting_sides(self.collectors, self.busy), self.fleet.idle if self.fleet.elastic else 0
         self.calls.take_in()
         seconds = time.monotonic() - began
         for side in waiting:
@@ -244,11 +220,12 @@ class Coordinator:
             self.fleet.watch(seconds, learner_waited="update" in waiting, idle=idle)
         if self.recorder.public_for >= PUBLISH_SECONDS:
             self.tell()
+        prefill = bool(self.collectors) and self.limiter.env_steps < self.config.replay.prefill
         self.progress.update(
             self.recorder.snapshot(
                 self.config,
                 self.limiter,
-                waiting=self._waiting(),
+                waiting=in_words(waiting_sides(self.collectors, self.busy), prefill=prefill),
                 weights_version=self.weights_version,
                 restarts=sum(self.supervisor.restarts.values()),
                 last_evaluation=self.evaluations.last_return,
@@ -295,8 +272,7 @@ class Coordinator:
 
     def _died(self, call: Call) -> None:
         """A role's process is gone: what it had been granted is free again, and the supervisor starts it anew."""
-        self.granted.pop(call.role, None)
-        self.held.pop(call.role, None)
+        self.budgets.forget(call.role)
         self.known_version.pop(call.role, None)
         self.recounting = self.recounting or call.role in self.collectors
         assert call.died is not None
@@ -328,13 +304,11 @@ class Coordinator:
             self.ask_learner("restore", checkpoint.files())
             updates = checkpoint.updates
         stored = self.limiter.env_steps - self.limiter.lost_env_steps
-        self.limiter.restore({**self.limiter.state(), "updates": updates}, stored, self._outstanding())
+        self.limiter.restore({**self.limiter.state(), "updates": updates}, stored, self.budgets.outstanding)
         self.progress.message(f"the learner is back at {updates:,} updates")
 
     def _collected(self, role: Role, report: CollectReport) -> None:
-        self.granted.pop(role, None)
-        self.held[role] = report.held
-        self.limiter.inserted(report.inserted)
+        self.budgets.collected(role, report)
         self.recorder.collected(role.number, report)
         if report.inserted:
             self.supervisor.progressed(role)
@@ -343,8 +317,8 @@ class Coordinator:
 
     def _left(self, role: Role) -> None:
         """A collector has sent what it held, and nothing more is to come from it."""
-        for known in (self.granted, self.held, self.known_version):
-            known.pop(role, None)
+        self.budgets.forget(role)
+        self.known_version.pop(role, None)
         self.recorder.left(role.number)
         self.fleet.gone(role)
 
@@ -444,24 +418,3 @@ class Coordinator:
         """Whether who waits now says anything about how many collectors the run needs."""
         halted = self.recounting or self.restoring or self.supervisor.excused or self.stop_requested
         return self.limiter.updates > 0 and not halted and self.control.wanted is None and not self.collected_all()
-
-    def _waiting_sides(self) -> list[Literal["insert", "update"]]:
-        if not self.collectors:
-            return []
-        sides: list[Literal["insert", "update"]] = []
-        if LEARNER not in self.busy:
-            sides.append("update")
-        if not any(role in self.busy for role in self.collectors):
-            sides.append("insert")
-        return sides
-
-    def _waiting(self) -> Waiting:
-        if not self.collectors:
-            return "nobody waits"
-        if self.limiter.env_steps < self.config.replay.prefill:
-            return "prefill"
-        if LEARNER not in self.busy:
-            return "learner waits for actors"
-        if not any(role in self.busy for role in self.collectors):
-            return "actors wait for the learner"
-        return "nobody waits"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal
 
 from rich.box import ROUNDED
 from rich.console import Console, Group, RenderableType
@@ -14,9 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cluster.waiting import Waiting
 from common.config import Config
-
-Waiting = Literal["nobody waits", "prefill", "actors wait for the learner", "learner waits for actors"]
 
 _WAITING_STYLES: dict[str, str] = {"nobody waits": "green", "prefill": "cyan"}
 

@@ -6,9 +6,10 @@ import contextlib
 import time
 from typing import Any
 
-from cluster.coordinator import EVALUATOR, LEARNER, Coordinator
+from cluster.coordinator import Coordinator
 from cluster.evaluations import Evaluations
 from cluster.recorder import Recorder
+from cluster.runtimes.runtime import EVALUATOR, LEARNER
 from cluster.stopping import settle, stopped_by_signals
 from cluster.telemetry.gauges import run_gauges
 from common.checkpoint import Checkpoint

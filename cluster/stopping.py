@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from cluster.coordinator import EVALUATOR, LEARNER, Coordinator
+from cluster.coordinator import Coordinator
 from cluster.optional import optional_work
-from cluster.runtimes.runtime import Role
+from cluster.runtimes.runtime import EVALUATOR, LEARNER, Role
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SETTLE_SECONDS = 8.0

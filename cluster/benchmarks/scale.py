@@ -63,7 +63,11 @@ class ScaleMeter(Meter):
         weights = coordinator.weights
         if weights is not None and weights.updates and weights.version not in self.published:
             self.published[weights.version] = weights._replace(handle=None)
-        if snapshot.updates < self.warm_updates or len(coordinator.held) < self.actors or coordinator.stop_requested:
+        if (
+            snapshot.updates < self.warm_updates
+            or len(coordinator.budgets.held) < self.actors
+            or coordinator.stop_requested
+        ):
             return
         self.last = self._now(snapshot)
         self.first = self.first or self.last

@@ -19,6 +19,10 @@ class Role(NamedTuple):
         return f"{self.kind} {self.number}" if self.kind in ("collector", "replay") else self.kind
 
 
+LEARNER = Role("learner")
+EVALUATOR = Role("evaluator")
+
+
 class RoleDiedError(Exception):
     """The role's process is gone; the text says why."""
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cluster.coordinator import EVALUATOR, LEARNER, Coordinator
+from cluster.coordinator import Coordinator
 from cluster.main import main
 from cluster.runtimes.inline import InlineRuntime
 from cluster.runtimes.roles import Setting
+from cluster.runtimes.runtime import EVALUATOR, LEARNER
 from common.config import EnvironmentConfig, ReplayConfig
 from common.config_io import to_yaml
 from common.errors import UserError

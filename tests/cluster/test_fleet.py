@@ -57,7 +57,7 @@ def test_collectors_without_work_leave_and_all_that_they_held_is_stored(tmp_path
 
     def watch(coordinator: Coordinator, runtime: SimulatedRuntime) -> None:
         band(coordinator, runtime)
-        assert set(coordinator.held) <= set(coordinator.collectors)
+        assert set(coordinator.budgets.held) <= set(coordinator.collectors)
 
     run = simulated(wanted, tmp_path, watch=watch)
     assert_complete(run, wanted)
