@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cluster.benchmarks.measure import interleaved, machine, rate
 from cluster.benchmarks.memory import peak_bytes
+from cluster.benchmarks.waits import waits
 from cluster.runtimes.roles import learner_threads
 from common.config import Config
 from common.sequence import Rows
@@ -51,6 +52,7 @@ def measure(config: Config, action_size: int, device: str, updates: int, rounds:
 
     medians = interleaved({"ours": partial(run, ours), "plain": partial(run, plain)}, rounds)
     flops = counter.get_total_flops()
+    syncs = waits(partial(ours.learn, next(ours.feed)), device)
     # Both are here, so neither's is the process's: what one update's tensors hold at once, beside weights and moments.
     if ours.captured is not None:
         ours.captured.forget()  # a graph has all its memory at any time; the plain call before it is made takes as much
@@ -64,6 +66,7 @@ def measure(config: Config, action_size: int, device: str, updates: int, rounds:
         "eager_precision": "float32",
         "flops_per_update": flops,
         "achieved_flops_per_second": flops * medians["ours"],
+        "syncs_per_update": syncs,
         "peak_memory_bytes": peaks[0],
         "eager_peak_memory_bytes": peaks[1],
         "device": device,

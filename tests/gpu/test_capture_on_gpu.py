@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cluster.benchmarks.learner import noise_batches
+from cluster.benchmarks.waits import waits
 from common.config import Compile, Config, Precision
 from common.presets import smoke
 from learner.behaviors import BEHAVIORS
@@ -75,6 +76,12 @@ def test_a_replayed_update_never_waits_for_the_gpu(compile_: Compile) -> None:
     batch = next(learner.feed)
     with no_waiting():
         learner.learn(batch)
+
+
+def test_the_benchmark_counts_how_often_the_host_waits() -> None:
+    scalar = torch.ones((), device="cuda")
+    assert waits(lambda: [scalar.item() for _ in range(3)], "cuda") == 3
+    assert waits(lambda: scalar + 1, "cuda") == 0
 
 
 def test_noise_differs_between_replays() -> None:
