@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from learner.networks import Encoder, normalise
+from learner.networks import Encoder
+from learner.pictures import normalise
 from learner.world_model.rssm import RSSM
 from learner.world_model.state import State
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from learner.batch import Batch
 from learner.distributions import LOG_2PI, normal_log_prob
-from learner.networks import normalise
+from learner.pictures import normalise
 from learner.world_model import WorldModel
 from learner.world_model.kl import gaussian_kl
 from learner.world_model.state import State

@@ -89,6 +89,7 @@ class Learner:
         self.world_model = world_model.to(self.device)
         self.behavior = behavior.to(self.device)
         self.world_model.ranks = self.world_model.objective.ranks = self.behavior.ranks = ranks
+        world_model.objective.keeps_images = behavior.looks_at_images
         self.modules = nn.ModuleDict({"world_model": self.world_model, "behavior": self.behavior})
         training = config.training
         groups = {"model": (self.world_model, config.world_model.learning_rate), **self.behavior.groups()}

@@ -10,15 +10,7 @@ from torch.nn import functional
 
 from learner.deconvolution import deconvolve
 from learner.initialisation import initialise_like_keras
-
-
-def normalise(image: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """uint8 images (..., 64, 64, 3) to network input (N, 3, 64, 64): image/255 − 0.5, leading axes flattened.
-
-    The channels stay last in memory, where convolutions are fastest.
-    """
-    flat = image.flatten(0, -4)  # (N, 64, 64, 3)
-    return flat.permute(0, 3, 1, 2).to(dtype or torch.get_default_dtype()).div_(255.0).sub_(0.5)  # (N, 3, 64, 64)
+from learner.pictures import Encoding, Reconstructing
 
 
 class Encoder(nn.Module):
@@ -33,7 +25,9 @@ class Encoder(nn.Module):
         _channels_last(self.layers)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Normalised images (N, 3, 64, 64) → embeddings (N, 32 · depth)."""
+        """Images, normalised (N, 3, 64, 64) or as they come, uint8 (N, 64, 64, 3) → embeddings (N, 32 · depth)."""
+        if image.dtype == torch.uint8:
+            return Encoding.apply(image, *self.layers.parameters())
         x = image
         for layer in self.layers:
             x = functional.relu(layer(x), inplace=True)
@@ -57,16 +51,30 @@ class Decoder(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         """Features (N, F) → means (N, 3, 64, 64) of a unit-variance Normal over normalised images."""
-        # A transposed convolution of a single pixel is a product with its kernel, and much faster as one.
-        weight, bias = self.first.weight, self.first.bias
-        assert bias is not None
-        pixels = (self.dense(feature) @ weight.flatten(1)).unflatten(1, weight.shape[1:])  # (N, 4 · depth, 5, 5)
-        x = functional.relu(pixels + bias[:, None, None])
+        assert self.first.bias is not None
+        x = functional.relu(self._pixels(feature) + self.first.bias[:, None, None])
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
             weight, bias = layer.parameters()
             x = deconvolve(x, weight, bias, relu=number < last)
         return x
+
+    def error(self, feature: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Half the squared error of all means together, and of each (N,), detached; on a CPU.
+
+        Args:
+            feature: (N, F).
+            image: uint8 (N, 64, 64, 3).
+        """
+        return Reconstructing.apply(self._pixels(feature), image, self.first.bias, *self.layers.parameters())
+
+    def _pixels(self, feature: Tensor) -> Tensor:
+        """The first layer's results (N, 4 · depth, 5, 5) without its bias.
+
+        A transposed convolution of a single pixel is a product with its kernel, and much faster as one.
+        """
+        weight = self.first.weight
+        return (self.dense(feature) @ weight.flatten(1)).unflatten(1, weight.shape[1:])
 
 
 class Mlp(nn.Sequential):

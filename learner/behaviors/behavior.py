@@ -47,6 +47,7 @@ class Behavior(nn.Module):
     """Learns to act from imagined trajectories; never changes the world model."""
 
     ranks: Ranks = ALONE
+    looks_at_images = False  # those that the world model draws
 
     def __init__(self, config: Config, feature_size: int, action_size: int) -> None:
         super().__init__()

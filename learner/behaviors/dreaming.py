@@ -11,7 +11,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from learner.behaviors.actor import Actor
-from learner.world_model.gru import Gru, GruWeights, compute_type, elu_slope, product, weight_gradient
+from learner.precision import compute_type
+from learner.world_model.gru import Gru, GruWeights, elu_slope, product, weight_gradient
 from learner.world_model.rssm import RSSM
 from learner.world_model.state import State
 

@@ -88,6 +88,7 @@ class Idm(Dreamer):
         idm = self.idm = config.idm
         self.copies = 0 if idm.ablation in ("without_derived_memory", "without_both") else idm.copies
         self.rho = 0.0 if idm.ablation == "without_both" else idm.rho
+        self.looks_at_images = self.rho > 0
         self.deter_size = config.world_model.deter
         self.evaluator: TrajectoryEvaluator | None = None
         if idm.ablation != "without_evaluator":

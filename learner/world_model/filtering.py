@@ -10,7 +10,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from learner.world_model.gru import Gru, GruWeights, compute_type, elu_slope, product, weight_gradient
+from learner.precision import compute_type
+from learner.world_model.gru import Gru, GruWeights, elu_slope, product, weight_gradient
 
 
 class Filtering(Function):

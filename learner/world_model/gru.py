@@ -8,12 +8,6 @@ import torch
 from torch import Tensor
 
 
-def compute_type(like: Tensor) -> torch.dtype:
-    """What products are computed in: autocast's type where that is on, or the type of the states."""
-    kind = like.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else like.dtype
-
-
 def product(value: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """value (N, I) @ matrix (I, O) + bias, computed in the matrix's type and given in the value's."""
     result = value.to(matrix.dtype) @ matrix if bias is None else torch.addmm(bias, value.to(matrix.dtype), matrix)

@@ -11,7 +11,8 @@ from torch.nn import functional
 from common.config import Config
 from learner.batch import Batch
 from learner.distributions import unit_normal_log_prob
-from learner.networks import Encoder, ScalarHead, normalise
+from learner.networks import Encoder, ScalarHead
+from learner.pictures import prepared
 from learner.ranks import ALONE, Ranks
 from learner.world_model.kl import gaussian_kl, kl_loss
 from learner.world_model.objectives import OBJECTIVES
@@ -70,7 +71,7 @@ class WorldModel(nn.Module):
             noise: standard normal (L, B, S).
         """
         batch_size, length = batch.reward.shape
-        image = normalise(batch.image, self.rssm.cell.weight_hh.dtype)  # (B · L, 3, 64, 64)
+        image = prepared(batch.image, self.rssm.cell.weight_hh.dtype)  # of B · L rows
         flat_embed = self.encoder(image)  # (B · L, E)
         embed = flat_embed.view(batch_size, length, -1).transpose(0, 1)  # (L, B, E)
         posterior, prior = self.rssm.observe(embed, batch.action.transpose(0, 1), batch.is_first.transpose(0, 1), noise)

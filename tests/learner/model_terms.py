@@ -80,7 +80,6 @@ def make_model(objective: str = "reconstruction", **settings: Any) -> tuple[Worl
     model = WorldModel(config, ACTIONS)
     randomise(model, size=0.1)
     model.double()
-    model.encoder.register_forward_pre_hook(lambda _, arguments: (arguments[0].double(),))
     rows = Batch.from_rows(random_rows(0), torch.device("cpu"))
     batch = Batch(rows.image, rows.action.double(), rows.reward.double(), rows.discount.double(), rows.is_first)
     generator = torch.Generator().manual_seed(1)

@@ -13,7 +13,7 @@ from common.config import Config
 from common.presets import paper, small
 from learner import filter as filter_module
 from learner.behaviors.behavior import Foresight
-from learner.networks import normalise
+from learner.pictures import normalise
 from learner.policy import Policy, PolicyState
 from tests.learner.tiny import randomise, tiny_config
 

@@ -18,7 +18,7 @@ from learner.foresight import (
     look_then_foresee,
     observe,
 )
-from learner.networks import normalise
+from learner.pictures import normalise
 from learner.world_model import WorldModel
 from learner.world_model.kl import gaussian_kl
 from learner.world_model.state import State

@@ -17,7 +17,7 @@ class ObjectiveLoss(NamedTuple):
     Attributes:
         loss: scalar.
         metrics: detached scalars by name.
-        drawn: (N, 3, 64, 64), the images that `draw` gives of the features, or None where none were drawn.
+        drawn: (N, 3, 64, 64), the images that `draw` gives of the features, or None where none were drawn or kept.
         by_row: (N,), each row's part of the loss, detached and without what is constant; None unless asked for.
     """
 
@@ -37,13 +37,14 @@ class Objective(nn.Module):
     """
 
     ranks: Ranks = ALONE
+    keeps_images: bool = True  # whether anybody wants what was drawn
 
     def __init__(self, config: WorldModelConfig, feature_size: int, embed_size: int) -> None:
         super().__init__()
 
     @abstractmethod
     def loss(self, feature: Tensor, embed: Tensor, image: Tensor, by_row: bool = False) -> ObjectiveLoss:
-        """The loss of features (N, F), given their images' embeddings (N, E) and normalised images (N, 3, 64, 64).
+        """The loss of features (N, F), given their images' embeddings (N, E) and the images, as `prepared`.
 
         `by_row` asks for each row's part of it as well.
         """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from common.config import WorldModelConfig
 from learner.distributions import LOG_2PI
 from learner.networks import Decoder
+from learner.pictures import normalise
 from learner.world_model.objectives.objective import Objective, ObjectiveLoss
 
 
@@ -21,12 +23,18 @@ class Reconstruction(Objective):
     def loss(self, feature: Tensor, embed: Tensor, image: Tensor, by_row: bool = False) -> ObjectiveLoss:
         """The loss in nats, and `image_loss`."""
         pixels = image[0].numel()
+        if image.dtype == torch.uint8:
+            if not self.keeps_images:
+                error, each = self.decoder.error(feature, image)
+                loss = error / len(image) + 0.5 * pixels * LOG_2PI
+                return ObjectiveLoss(loss, {"image_loss": loss.detach()}, by_row=each if by_row else None)
+            image = normalise(image, feature.dtype)
         drawn = self.draw(feature)
         # One pass over the learner's largest tensors, where `unit_normal_log_prob` would take five.
         squared = functional.mse_loss(drawn, image, reduction="sum") / len(image)
         loss = 0.5 * squared + 0.5 * pixels * LOG_2PI
-        each = 0.5 * (drawn.detach() - image).square().flatten(1).sum(1) if by_row else None
-        return ObjectiveLoss(loss, {"image_loss": loss.detach()}, drawn, each)
+        lost = 0.5 * (drawn.detach() - image).square().flatten(1).sum(1) if by_row else None
+        return ObjectiveLoss(loss, {"image_loss": loss.detach()}, drawn, lost)
 
     def draw(self, feature: Tensor) -> Tensor:
         """The decoder's mean image of each feature."""
