@@ -55,7 +55,7 @@ class Budgets:
         outstanding = self.outstanding
         allowed = self.limiter.env_steps_allowed() - outstanding
         wanted = self.config.env_steps - self.limiter.env_steps - outstanding
-        budget = min(allowed // sharing, wanted)
+        budget = min(allowed, wanted) // sharing
         if self.by_steps:
             budget = min(budget, self.stride * self.config.replay.chunk_rows)
         return budget if budget >= self.stride else 0

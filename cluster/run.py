@@ -23,9 +23,10 @@ def run(coordinator: Coordinator) -> dict[str, Any]:
     with stopped_by_signals(coordinator):
         try:
             _begin(coordinator)
-            while not _finished(coordinator):
-                coordinator.grant()
-                coordinator.step()
+            while not _settled(coordinator):
+                while not _finished(coordinator):
+                    coordinator.grant()
+                    coordinator.step()
             return _end(coordinator)
         except StoreGaveUpError as error:
             _save(coordinator, error)
@@ -102,11 +103,18 @@ def _finished(coordinator: Coordinator) -> bool:
     return coordinator.collected_all() and not more
 
 
-def _end(coordinator: Coordinator) -> dict[str, Any]:
-    """Ends what is under way, evaluates unless asked to stop, and writes checkpoint and summary."""
-    evaluations = coordinator.evaluations
+def _settled(coordinator: Coordinator) -> bool:
+    """Whether the run is still at its end once everything that was held is stored: who held some of it may be dead."""
+    if not _finished(coordinator):
+        return False
     settle(coordinator)
     coordinator.recount()  # what the run's last line tells of the replay is what it holds
+    return _finished(coordinator)
+
+
+def _end(coordinator: Coordinator) -> dict[str, Any]:
+    """Evaluates unless asked to stop, and writes checkpoint and summary."""
+    evaluations = coordinator.evaluations
     coordinator.publish()
     if not coordinator.stop_requested:
         coordinator.checkpoint()  # what follows takes a while

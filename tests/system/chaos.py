@@ -46,7 +46,7 @@ PACE = ACTORS / STEP_SECONDS
 KILL_SECONDS = 10.0
 UNDISTURBED = 0.8
 """The run is as long as this part of the time takes when nobody is down."""
-LAST_ENV_STEPS = 100
+LAST_ENV_STEPS = 300
 """At the very end nobody is killed: who dies then has no need to start again."""
 ANY_MOMENT = 1 / 3
 """How often somebody is killed who may not be back at work since the last time; who never is can end no run."""
