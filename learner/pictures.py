@@ -15,7 +15,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from learner.deconvolution import Deconvolution
+from learner.deconvolution import Deconvolution, weight_gradient
 from learner.precision import compute_type
 
 ROWS = 100  # images at a time
@@ -65,20 +65,22 @@ class Encoding(Function):
             gradients: list[Tensor] = []
             for layer in range(len(weights) - 1, -1, -1):
                 ahead = torch.ops.aten.threshold_backward(ahead, values[layer], 0.0)
-                ahead, *own = torch.ops.aten.convolution_backward(
-                    ahead,
-                    inputs[layer],
-                    weights[layer],
-                    [len(weights[layer])],
-                    [2, 2],
-                    [0, 0],
-                    [1, 1],
-                    False,
-                    [0, 0],
-                    1,
-                    [layer > 0, True, True],
-                )
+                own = [weight_gradient(ahead, inputs[layer], weights[layer], (2, 2)), ahead.sum((0, 2, 3))]
                 gradients = [*own, *gradients]
+                if layer > 0:
+                    ahead = torch.ops.aten.convolution_backward(
+                        ahead,
+                        inputs[layer],
+                        weights[layer],
+                        None,
+                        [2, 2],
+                        [0, 0],
+                        [1, 1],
+                        False,
+                        [0, 0],
+                        1,
+                        [True, False, False],
+                    )[0]
             total.add(gradients)
         return None, *total.gradients
 
@@ -109,7 +111,7 @@ class Reconstructing(Function):
             ahead = off.to(dtype)
             gradients: list[Tensor] = []
             for layer, value in zip(layers[::-1], values[::-1], strict=True):
-                ahead, *own = layer.back(ahead, value, [True, True, True])
+                ahead, *own = layer.back(ahead, value)
                 ahead = torch.ops.aten.threshold_backward(ahead, value, 0.0)
                 gradients = [*own, *gradients]
             to_pixels_few.copy_(ahead)
