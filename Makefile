@@ -42,8 +42,9 @@ train: install
 test: install test-packages
 	$(BIN)/python -m pytest -q
 
+# Learning is one thread's work for minutes, and others wait more than they compute: two at a time.
 test-slow: install test-packages
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff format --check .
