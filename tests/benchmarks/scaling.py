@@ -41,8 +41,9 @@ def draw_curve(runs: list[dict[str, Any]], file: Path) -> None:
     load.set(ylabel="cores")
     load.legend(fontsize="small")
     lag.plot(actors, [run["weights_lag_seconds_max"] for run in runs], "o-")
-    lag.axhline(2.0, color="k", ls="--", lw=0.8)
-    lag.set(ylabel="seconds acted with old weights, at most", ylim=(0, None))
+    lag.axhline(2.0, color="k", ls="--", lw=0.8, label="aim")
+    lag.set(ylabel="old weights, at most s", ylim=(0, None))
+    lag.legend(fontsize="small", loc="lower right")
     for axes in (speed, volume, load, lag):
         axes.set(xlabel="simulated actors")
         axes.grid(alpha=0.3)
