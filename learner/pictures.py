@@ -6,7 +6,6 @@ and takes back that memory page by page in every update.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from learner.deconvolution import Deconvolution, weight_gradient
+from learner.layers import Total, layers_of
 from learner.precision import compute_type
 
 ROWS = 100  # images at a time
@@ -42,7 +42,7 @@ class Encoding(Function):
     def forward(ctx: Any, image: Tensor, *parameters: Tensor) -> Tensor:
         """uint8 images (N, 64, 64, 3), and the layers' weights and biases → embeddings (N, E)."""
         ctx.exact, dtype = parameters[0].dtype, compute_type(parameters[0])
-        layers = _layers(parameters, dtype)
+        layers = layers_of(parameters, dtype)
         results: list[list[Tensor]] = []
         for few in image.split(ROWS):
             value = normalise(few, ctx.exact).to(dtype)
@@ -57,7 +57,7 @@ class Encoding(Function):
         """Gradients of the weights and biases."""
         image, *results = ctx.saved_tensors
         weights = ctx.weights
-        total = _Total()
+        total = Total()
         for number, (image_few, gradient_few) in enumerate(zip(image.split(ROWS), gradient.split(ROWS), strict=True)):
             values = results[number * len(weights) : (number + 1) * len(weights)]
             inputs = (normalise(image_few, ctx.exact).to(weights[0].dtype), *values[:-1])
@@ -99,8 +99,8 @@ class Reconstructing(Function):
             parameters: weights and biases of the other layers.
         """
         dtype = compute_type(pixels)
-        layers = [Deconvolution(*layer) for layer in _layers(parameters, dtype)]
-        error, to_pixels, total = bias.new_empty(len(image)), torch.empty_like(pixels), _Total()
+        layers = [Deconvolution(*layer) for layer in layers_of(parameters, dtype)]
+        error, to_pixels, total = bias.new_empty(len(image)), torch.empty_like(pixels), Total()
         parts = (part.split(ROWS) for part in (pixels, image, error, to_pixels))
         for pixels_few, image_few, error_few, to_pixels_few in zip(*parts, strict=True):
             values = [(pixels_few + bias[:, None, None]).relu_().to(dtype)]
@@ -127,22 +127,3 @@ class Reconstructing(Function):
         """Gradients of the pixels, and of bias, weights and biases."""
         to_pixels, *own = (each * gradient for each in ctx.saved_tensors)
         return to_pixels, None, *own
-
-
-def _layers(parameters: Sequence[Tensor], dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """Weights and biases, taking turns → pairs of them, in another type."""
-    return [(weight.to(dtype), bias.to(dtype)) for weight, bias in zip(parameters[::2], parameters[1::2], strict=True)]
-
-
-class _Total:
-    """Parameters' gradients, summed over images, in float32 if they come in less."""
-
-    def __init__(self) -> None:
-        self.gradients: list[Tensor] = []
-
-    def add(self, gradients: list[Tensor]) -> None:
-        """Adds those of a few more."""
-        if self.gradients:
-            torch._foreach_add_(self.gradients, gradients)
-        else:
-            self.gradients = [each.to(torch.promote_types(each.dtype, torch.float32)) for each in gradients]

@@ -14,6 +14,7 @@ from learner.behaviors.actor import Actor
 from learner.behaviors.behavior import Behavior, ParameterGroup
 from learner.behaviors.dreaming import dream
 from learner.distributions import unit_normal_log_prob
+from learner.judging import judge, judge_and_learn
 from learner.networks import ScalarHead
 from learner.returns import cumulative_discount, lambda_return
 from learner.world_model import WorldModel
@@ -78,11 +79,13 @@ class Dreamer(Behavior):
         """`actor` and `value` losses from H imagined steps of all starts."""
         dream = imagine(world_model, self.acting, self.starts(world_model.starts(posterior), noise), noise)
         reward, metrics = self.rewards(dream, noise)  # (H, N)
-        value_head = self.value if self.value_target is None else self.value_target
-        target = lambda_return(reward, value_head(dream.feature), dream.discount, self.settings.return_lambda)
+        if self.value_target is None:
+            seen, value = judge_and_learn(self.value, dream.feature)  # (H, N), (H − 1, N)
+        else:
+            seen, value = judge(self.value_target, dream.feature), self.value(dream.feature[:-1].detach())
+        target = lambda_return(reward, seen, dream.discount, self.settings.return_lambda)
         on_actor, on_value, weight_metrics = self.weights(dream)  # (H − 1, N), as `target`
         actor_loss = -(on_actor * target).mean()
-        value = self.value(dream.feature[:-1].detach())  # (H − 1, N)
         value_loss = -(on_value * unit_normal_log_prob(value, target.detach())).mean()
         metrics |= weight_metrics | {
             "actor_loss": actor_loss.detach(),
@@ -121,4 +124,4 @@ def dream_noise_shapes(horizon: int, starts: int, stoch: int, action: int) -> di
 def imagine(world_model: WorldModel, actor: Actor, start: State, noise: dict[str, Tensor]) -> Dream:
     """Dreams H steps ahead of the states `start` (N, …) by the actor's own choices."""
     states, feature, action = dream(world_model.rssm, actor, start, noise["prior"], noise["action"])
-    return Dream(states, feature, action, world_model.reward(feature), world_model.discount(feature))
+    return Dream(states, feature, action, judge(world_model.reward, feature), world_model.discount(feature))

@@ -1,0 +1,27 @@
+"""Parameters of layers in a row, and their gradients, where a way back is written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def layers_of(parameters: Sequence[Tensor], dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """Weights and biases, taking turns → pairs of them, in another type."""
+    return [(weight.to(dtype), bias.to(dtype)) for weight, bias in zip(parameters[::2], parameters[1::2], strict=True)]
+
+
+class Total:
+    """Gradients that are summed over parts of a batch, in float32 if they come in less."""
+
+    def __init__(self) -> None:
+        self.gradients: list[Tensor] = []
+
+    def add(self, gradients: list[Tensor]) -> None:
+        """Adds those of one more part."""
+        if self.gradients:
+            torch._foreach_add_(self.gradients, gradients)
+        else:
+            self.gradients = [each.to(torch.promote_types(each.dtype, torch.float32)) for each in gradients]
