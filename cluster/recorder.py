@@ -109,6 +109,7 @@ class Recorder:
         numbers = self.numbers
         numbers.add("updates_total", report.updates)
         numbers.add("batch_wait_seconds_total", report.batch_wait_seconds)
+        numbers.add("batch_bytes_total", report.batch_bytes)
         numbers.observe("update_seconds", report.update_seconds / report.updates, report.updates)
         numbers.set("last_update_timestamp_seconds", time.time())
         self._used("learner", report.usage)
@@ -165,6 +166,7 @@ class Recorder:
         counts = {
             "episodes": len(since.returns),
             "environment_failures": round(self._new("environment_failures_total")),
+            "batch_bytes": round(self._new("batch_bytes_total")),
             "replay_rows": sum(report.rows for report in self.replay.values()),
             "replay_env_steps": sum(report.env_steps for report in self.replay.values()),
             "replay_episodes": sum(report.episodes for report in self.replay.values()),

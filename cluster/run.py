@@ -73,6 +73,8 @@ def _begin(coordinator: Coordinator) -> None:
     numbers.at_least("updates_total", limiter.updates)
     coordinator.control.look()
     coordinator.control.apply(coordinator.recorder)
+    if about := coordinator.ask_learner("about_batches"):
+        tell(str(about))
     coordinator.publish()
     coordinator.evaluations.want_first(coordinator.weights, limiter.env_steps)
     coordinator.fleet.begin(state.get("collectors"))

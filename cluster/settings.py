@@ -31,6 +31,7 @@ MAY_CHANGE_ON_RESUME = {
     "device",
     "precision",
     "compile",
+    "replay_on_device",
     "ray_address",
     "ray_placement",
     "redis_url",

@@ -62,6 +62,7 @@ class UpdateReport:
         gpu: None where the learner computes on the CPU.
         lost: why another of several learners cannot be reached any more; empty while all can. The metrics are then of
             this one's share alone.
+        batch_bytes: that the learner's device was given for its batches.
     """
 
     updates: int
@@ -71,6 +72,7 @@ class UpdateReport:
     usage: Usage
     gpu: GpuUse | None = None
     lost: str = ""
+    batch_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,11 @@ class Rows:
     def __getitem__(self, index: slice) -> Rows:
         return Rows(*(getattr(self, name)[index] for name in ROW_FIELDS))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(getattr(self, name).nbytes for name in ROW_FIELDS)
+
     def env_steps(self, action_repeat: int) -> int:
         """Environment steps in these rows: action repeat × rows that are no reset row."""
         return action_repeat * int(self.is_first.size - np.count_nonzero(self.is_first))

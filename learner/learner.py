@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -18,13 +18,12 @@ from common.config import Config
 from common.errors import NoWindowsError, UserError
 from common.reports import UpdateReport
 from common.seeding import derive_seed
-from common.sequence import Rows
 from common.usage import usage
 from learner.batch import Batch
 from learner.behaviors import BEHAVIORS
 from learner.capture import Outcome
 from learner.compiling import captured, compile_networks
-from learner.feed import Feed
+from learner.feed import Batches, Feed
 from learner.feedback import Feedback, Prioritised
 from learner.foresight import observe
 from learner.gpu import gpu_use
@@ -61,7 +60,8 @@ class Learner:
     Args:
         config: the run's.
         action_size: A.
-        batches: (B, L) rows each; of a batch that several ranks share, this one's B/R sequences.
+        batches: (B, L) rows each, or where on the device these are; of a batch that several ranks share, this one's
+            B/R sequences.
         device: where to compute.
         ranks: who shares each batch. All do the same updates, in step, and so have the same parameters.
     """
@@ -70,7 +70,7 @@ class Learner:
         self,
         config: Config,
         action_size: int,
-        batches: Iterator[Rows],
+        batches: Batches,
         device: str = "cpu",
         ranks: Ranks = ALONE,
     ) -> None:
@@ -112,6 +112,7 @@ class Learner:
         """
         begin = time.perf_counter()
         waited = 0.0
+        bytes_before = self.feed.bytes
         done = 0
         totals: dict[str, Tensor] = {}
         lost = ""
@@ -149,6 +150,7 @@ class Learner:
             usage=usage(),
             gpu=gpu_use(self.device),
             lost=lost,
+            batch_bytes=self.feed.bytes - bytes_before,
         )
 
     def _fetch(self) -> NoWindowsError | UserError | None:
@@ -213,6 +215,10 @@ class Learner:
             "posterior": (length, batch_size, self.config.world_model.stoch),
             **self.behavior.noise_shapes(batch_size, length, starts),
         }
+
+    def about_batches(self) -> str:
+        """One line on where its batches come from; nothing where they have nothing to say."""
+        return str(getattr(self.feed.batches, "about", ""))
 
     def place(self) -> str:
         """What it computes with. Ranks in different places would round differently, and drift apart."""

@@ -23,6 +23,7 @@ class FirstLook:
 
     def __init__(self) -> None:
         self._whole = np.full(_REMEMBERED, -1, np.int64)  # a sequence number lies at its remainder
+        self._edition = ""
 
     def check(self, draw: Draw, chunks: Sequence[BytesLike]) -> None:
         """Looks at those among a draw's chunks that were not looked at before.
@@ -34,6 +35,9 @@ class FirstLook:
         Raises:
             CodecError: one of them is damaged, or is another chunk than was stored.
         """
+        if draw.edition != self._edition:  # nobody knows whether these are the chunks that were looked at
+            self._whole[:] = -1
+            self._edition = draw.edition
         sequences = np.array(draw.sequences, np.int64)
         for place in np.flatnonzero(self._whole[sequences % _REMEMBERED] != sequences).tolist():
             sequence = draw.sequences[place]

@@ -34,6 +34,7 @@ class Draw(NamedTuple):
             `row` and following of window `window`, as (window, row, chunk, start, stop).
         sequences: the chunks' sequence numbers, each once.
         layouts: int64 (m, 3), the `codec.Layout` of each of them.
+        edition: of what the shard holds: in another one the same sequence numbers may be other chunks.
     """
 
     batch_size: int
@@ -41,6 +42,7 @@ class Draw(NamedTuple):
     pieces: NDArray[np.int64]
     sequences: list[int]
     layouts: NDArray[np.int64]
+    edition: str
 
     @property
     def starts(self) -> NDArray[np.int64]:

@@ -26,7 +26,7 @@ from replay_service.parcel import Draw, Parcel, read_parcel, unpack
 from replay_service.samplers import SAMPLERS
 from replay_service.stores import open_store
 from replay_service.stores.interface import Entry, Mark, Store
-from replay_service.stores.trouble import StoreChangedError, StoreUnavailableError
+from replay_service.stores.trouble import ChunkGoneError, StoreChangedError, StoreUnavailableError
 from replay_service.windows import WindowIndex
 
 _Result = TypeVar("_Result")
@@ -129,7 +129,19 @@ class Replay:
         chunks, pieces[:, 2] = np.unique(pieces[:, 2], return_inverse=True)
         sequences = chunks.tolist()
         layouts = np.array([self._held[sequence].layout for sequence in sequences], np.int64)
-        return Draw(batch_size, self._batch_length, pieces, sequences, layouts)
+        return Draw(batch_size, self._batch_length, pieces, sequences, layouts, self._edition)
+
+    @contextmanager
+    def read(self, draw: Draw) -> Iterator[Parcel]:
+        """Reads windows that were drawn before; the rows lie in the store until the block ends.
+
+        Raises:
+            ChunkGoneError: not all of them are there any more.
+            StoreUnavailableError: the store's server gives nothing now.
+            CodecError: a chunk was damaged since it was stored.
+        """
+        with ExitStack() as reading:
+            yield self._with_store(lambda: self._read(draw, reading))
 
     @contextmanager
     def drawn(self, batch_size: int) -> Iterator[Parcel]:
@@ -141,7 +153,7 @@ class Replay:
             CodecError: a chunk was damaged since it was stored.
         """
         with ExitStack() as reading:
-            yield self._with_store(lambda: self._read(batch_size, reading))
+            yield self._with_store(lambda: self._read(self.draw(batch_size), reading))
 
     def sample(self, batch_size: int, out: Rows | None = None) -> Rows:
         """Draws windows, as `draw` does, and copies them into one batch.
@@ -249,8 +261,9 @@ class Replay:
             self._enter(entry.sequence, header)
         return env_steps
 
-    def _read(self, batch_size: int, reading: ExitStack) -> Parcel:
-        draw = self.draw(batch_size)
+    def _read(self, draw: Draw, reading: ExitStack) -> Parcel:
+        if draw.edition != self._edition or not self._held.keys() >= set(draw.sequences):
+            raise ChunkGoneError("a chunk of these windows has left the replay since they were drawn")
         chunks = reading.enter_context(self._store.read(draw.sequences))
         self._first_look.check(draw, chunks)
         return read_parcel(draw, chunks, self._action_size)
@@ -267,6 +280,7 @@ class Replay:
         self._next_sequence = 0
         for sequence, header in held:
             self._enter(sequence, header)
+        self._edition = secrets.token_hex(8)
         self._life = secrets.token_hex(8)  # of a shard that began anew elsewhere, the process may have the same number
         self._changed = False
 

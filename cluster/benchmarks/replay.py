@@ -11,18 +11,21 @@ from typing import Any, cast
 
 import numpy as np
 import ray
+import torch
 from numpy.typing import NDArray
 
 from actors.environment import make_environment
 from actors.rendering import configure
 from cluster.benchmarks import window_index
 from cluster.benchmarks.measure import interleaved, machine, rate
-from cluster.runtimes.ray_batches import PREFETCH
+from cluster.runtimes.assembly import DeviceAssembly
+from cluster.runtimes.ray_batches import PREFETCH, RayBatches
 from cluster.runtimes.ray_runtime import batches, connect, start_actor, start_shard
 from cluster.runtimes.ray_sink import RaySink
 from cluster.runtimes.roles import Setting
 from common.reports import ReplayReport
 from common.sequence import ROW_FIELDS, Chunk, ChunkKey, Rows
+from learner.feed import Feed
 
 FRAMES = 250
 ROWS_HELD = 20_000
@@ -86,7 +89,8 @@ class Bench:
 
     Attributes:
         measures: `service`, `transport`, `memcpy` and, where the store's file is read here, `direct`: batches a second.
-            `insert`: rows a second, into a shard at its capacity.
+            `on_device`, where the learner's device keeps the rows: batches a second that are gathered there.
+        `insert`: rows a second, into a shard at its capacity.
         filled: rows a second while the shard was filled to its capacity.
         batch_bytes: size of one batch.
     """
@@ -105,9 +109,8 @@ class Bench:
         self.report()  # it is up
         self.filled = self.insert(ROWS_HELD)
         through_service = dataclasses.replace(config.replay, reading="service")
-        config = dataclasses.replace(config, replay=through_service)
-        service = batches(dataclasses.replace(setting, config=config), [self.shard])
-        sample = next(service)
+        service = self._batches(setting, replay=through_service, replay_on_device="off")
+        sample = cast("Rows", next(service))
         memory, other_memory = (Rows(*(getattr(sample, name).copy() for name in ROW_FIELDS)) for _ in range(2))
         ready = ready_batches(start_actor("replay", partial(ReadyBatch, sample)))
         self.batch_bytes = sum(getattr(sample, name).nbytes for name in ROW_FIELDS)
@@ -117,11 +120,15 @@ class Bench:
             "transport": lambda: rate(lambda: _copy(next(ready), memory), BATCHES),
             "memcpy": lambda: rate(lambda: _copy(other_memory, memory), BATCHES),
         }
-        direct = batches(setting, [self.shard])
-        self.supplies = [service, direct]
+        direct = self._batches(setting, replay_on_device="off")
         next(direct)
         if "draw" in direct.methods:
             self.measures["direct"] = lambda: rate(lambda: next(direct), BATCHES)
+        resident = self._batches(setting)
+        self.supplies = [service, direct, resident]
+        if isinstance(resident.assembly, DeviceAssembly):
+            feed = Feed(resident, torch.device(setting.device))
+            self.measures["on_device"] = lambda: _gathered(feed)
         for warm_up in self.measures.values():
             warm_up()
         self.measures["insert"] = lambda: self.insert(ROWS_INSERTED)
@@ -134,6 +141,10 @@ class Bench:
             self.sink.insert(next(self.source))
         self.sink.flush()
         return count * self.chunk_rows / (time.perf_counter() - began)
+
+    def _batches(self, setting: Setting, **changes: Any) -> RayBatches:
+        config = dataclasses.replace(setting.config, **changes)
+        return batches(dataclasses.replace(setting, config=config), [self.shard])
 
     def close(self) -> None:
         """Ends it, and Ray."""
@@ -160,6 +171,7 @@ def measure(setting: Setting, rounds: int) -> dict[str, Any]:
         "memcpy_bytes_per_second": medians["memcpy"] * size,
         "ratio": medians["service"] / medians["transport"],
         "direct_bytes_per_second": medians["direct"] * size if "direct" in medians else None,
+        "on_device_batches_per_second": medians.get("on_device"),
         "insert_rows_per_second": medians["insert"],
         "filling_rows_per_second": bench.filled,
         "store": config.replay_store,
@@ -173,6 +185,16 @@ def measure(setting: Setting, rounds: int) -> dict[str, Any]:
         "resident_bytes": {"replay_0": report.usage.resident_bytes},
         "machine": machine(),
     }
+
+
+def _gathered(feed: Feed) -> float:
+    """Batches a second that lie on the device."""
+    began = time.perf_counter()
+    for _ in range(BATCHES):
+        next(feed)
+    if feed.device.type == "cuda":
+        torch.cuda.synchronize(feed.device)
+    return BATCHES / (time.perf_counter() - began)
 
 
 def _copy(rows: Rows, memory: Rows) -> None:

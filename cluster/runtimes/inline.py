@@ -11,6 +11,7 @@ from actors.collector import Collector
 from actors.evaluator import Evaluator
 from cluster.optional import optional_work
 from cluster.runtimes.inline_batches import InlineBatches
+from cluster.runtimes.on_device import make_assembly
 from cluster.runtimes.patience import patiently
 from cluster.runtimes.roles import (
     Setting,
@@ -141,8 +142,7 @@ class InlineRuntime:
         config = self.setting.config
         return InlineBatches(
             [self._shard(index) for index in range(config.replay.shards)],
-            (config.sequences, config.training.batch_length),
-            self.setting.action_size,
+            make_assembly(self.setting),
             derive_seed(config.seed, "shards"),
             config.redis_timeout,
         )

@@ -8,49 +8,47 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.runtimes.assembly import Assembly
 from cluster.runtimes.origin import Origin, Part, split_losses
 from cluster.runtimes.patience import patiently
 from common.sequence import Rows
-from replay_service.parcel import unpack
+from learner.device_rows import OnDevice
+from replay_service.parcel import Draw, unpack
 from replay_service.replay import Replay, split_batch
+from replay_service.stores.trouble import ChunkGoneError
 
 
-class InlineBatches(Iterator[Rows]):
+class InlineBatches(Iterator[Rows | OnDevice]):
     """Batches drawn from all shards in proportion to their windows.
 
     Args:
         shards: the replay's.
-        leading: (B, L).
-        action_size: A.
+        assembly: puts batches together.
         seed: of each batch's division among the shards.
         patience_seconds: how long to wait for a store that is away.
 
     Attributes:
         origin: of the newest batch.
+        about: see `Assembly.about`.
     """
 
-    def __init__(
-        self, shards: Sequence[Replay], leading: tuple[int, int], action_size: int, seed: int, patience_seconds: float
-    ) -> None:
+    def __init__(self, shards: Sequence[Replay], assembly: Assembly, seed: int, patience_seconds: float) -> None:
         self.shards = shards
-        self.leading = leading
-        self.action_size = action_size
+        self.assembly = assembly
+        self.about = assembly.about
         self.random = np.random.default_rng(seed)
         self.patience_seconds = patience_seconds
         self.origin: Origin = []
 
-    def __next__(self) -> Rows:
+    def __next__(self) -> Rows | OnDevice:
         windows = [shard.windows for shard in self.shards]
-        rows = Rows.empty(self.leading, self.action_size)
+        self.assembly.begin()
         origin: Origin = []
-        filled = 0
-        for number, count in enumerate(split_batch(len(rows), windows, self.random)):
+        for number, count in enumerate(split_batch(self.assembly.batch_size, windows, self.random)):
             if count:
-                fill = partial(_fill, self.shards[number], rows[filled : filled + count])
-                origin.append(Part(number, patiently(fill, self.patience_seconds)))
-                filled += count
+                origin.append(Part(number, patiently(partial(self._add, number, count), self.patience_seconds)))
         self.origin = origin
-        return rows
+        return self.assembly.end()
 
     def prioritise(self, origin: Origin, losses: NDArray[np.float32]) -> None:
         """Tells the shards what was lost on each sequence of a batch.
@@ -62,9 +60,18 @@ class InlineBatches(Iterator[Rows]):
         for part, lost in zip(origin, split_losses(origin, losses), strict=True):
             self.shards[part.shard].prioritise(part.starts, lost)
 
+    def _add(self, number: int, count: int) -> NDArray[np.int64]:
+        """Adds windows drawn from a shard; the chunks in which they start."""
+        shard = self.shards[number]
+        while True:
+            draw = shard.draw(count)
+            try:
+                self.assembly.add(number, draw, partial(_read, shard))
+            except ChunkGoneError:
+                continue  # the store was out of reach since, and what it holds has been taken up anew
+            return draw.starts
 
-def _fill(shard: Replay, rows: Rows) -> NDArray[np.int64]:
-    """Fills rows (n, L) with drawn windows; the chunks in which they start."""
-    with shard.drawn(len(rows)) as parcel:
-        unpack(parcel, rows)
-        return parcel.starts
+
+def _read(shard: Replay, draw: Draw, out: Rows) -> None:
+    with shard.read(draw) as parcel:
+        unpack(parcel, out)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -13,11 +14,13 @@ import ray
 from numpy.typing import NDArray
 from ray.actor import ActorHandle
 
+from cluster.runtimes.assembly import Assembly, HostAssembly, Read
 from cluster.runtimes.origin import Origin, Part, split_losses
 from cluster.runtimes.patience import patiently
 from cluster.runtimes.ray_shard import Place, Sample, file_number
 from common.errors import NoWindowsError
 from common.sequence import Rows
+from learner.device_rows import OnDevice
 from replay_service.first_look import FirstLook
 from replay_service.parcel import Draw, Parcel, read_parcel, unpack
 from replay_service.replay import split_batch
@@ -28,7 +31,6 @@ PREFETCH = 2
 EMPTY_SECONDS = 0.2
 EMPTY_PATIENCE_SECONDS = 3.0
 BATCH_SECONDS = 3.0
-MEMORIES = 3
 
 
 class _Request(NamedTuple):
@@ -39,30 +41,34 @@ class _Request(NamedTuple):
     answer: ray.ObjectRef
 
 
-class RayBatches(Iterator[Rows]):
+class RayBatches(Iterator[Rows | OnDevice]):
     """Batches drawn from all shards in proportion to their windows.
 
-    `PREFETCH` requests are under way at any time, and a thread fills the next batch while the caller uses this one. The
-    memory of a batch is used again `MEMORIES` − 1 batches later.
+    `PREFETCH` requests are under way at any time, and a thread puts the next batch together while the caller uses this
+    one.
 
-    A shard whose file lies on this host only says what it drew; the rows are read from the file.
+    A shard whose file lies on this host only says what it drew; the rows are read from the file. Another one sends the
+    rows, or those of them that are not on the device yet.
 
     Args:
         shards: the replay's.
-        memory: makes the memory of one batch, (B, L) rows.
+        assembly: puts batches together.
+        action_size: A.
         seed: of each batch's division among the shards.
         direct: whether files on this host may be read here.
         patience_seconds: how long to wait for a store that is away.
 
     Attributes:
         origin: of the newest batch.
+        about: see `Assembly.about`.
     """
 
     def __init__(
         self,
         shards: list[ActorHandle],
         *,
-        memory: Callable[[], Rows],
+        assembly: Assembly,
+        action_size: int,
         seed: int,
         direct: bool,
         patience_seconds: float,
@@ -70,19 +76,19 @@ class RayBatches(Iterator[Rows]):
         self.shards = shards
         self.patience_seconds = patience_seconds
         self.rng = np.random.default_rng(seed)
-        self.memories = [memory() for _ in range(MEMORIES)]
-        self.batch_size = len(self.memories[0])
-        self.action_size = self.memories[0].action.shape[-1]
+        self.assembly = assembly
+        self.about = assembly.about
+        self.action_size = action_size
         self.windows = [0] * len(shards)
         self.files = _FilesHere() if direct else None
         self.first_looks = [FirstLook() for _ in shards]
         self.methods: list[str] = []
         self.requests: list[list[_Request]] = []
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self.coming: Future[tuple[Rows, Origin]] | None = None
+        self.coming: Future[tuple[Rows | OnDevice, Origin]] | None = None
         self.origin: Origin = []
 
-    def __next__(self) -> Rows:
+    def __next__(self) -> Rows | OnDevice:
         """The next batch.
 
         Raises:
@@ -114,30 +120,29 @@ class RayBatches(Iterator[Rows]):
         for part, lost in zip(origin, split_losses(origin, losses), strict=True):
             self.shards[part.shard].call.remote("prioritise", part.starts, lost)
 
-    def _fill(self) -> tuple[Rows, Origin]:
-        """The next batch, in the memory that was used longest ago."""
+    def _fill(self) -> tuple[Rows | OnDevice, Origin]:
+        """The next batch."""
+        assembly = self.assembly
         while len(self.requests) < PREFETCH:
-            self.requests.append(self._request(self.batch_size))
+            self.requests.append(self._request(assembly.batch_size))
         requests = self.requests.pop(0)
-        self.requests.append(self._request(self.batch_size))
-        out = self.memories[0]
-        filled = 0
+        self.requests.append(self._request(assembly.batch_size))
+        assembly.begin()
         origin: Origin = []
         while requests:
             for request in requests:
-                starts = self._take(request, out[filled : filled + request.windows])
+                starts = self._take(request)
                 if starts is not None:
                     origin.append(Part(request.shard, starts))
-                    filled += request.windows
-            requests = self._request(self.batch_size - filled) if filled < self.batch_size else []
-        self.memories.append(self.memories.pop(0))
-        return out, origin
+            requests = self._request(assembly.lacks) if assembly.lacks else []
+        return assembly.end(), origin
 
     def _request(self, count: int) -> list[_Request]:
         """Asks for `count` windows, once there are any; raises NoWindowsError if there are none for too long."""
         if not self.methods:
             places: list[Place | None] = ray.get([shard.call.remote("where") for shard in self.shards])
-            self.methods = ["draw" if self._reader(place) else "sample" for place in places]
+            host = isinstance(self.assembly, HostAssembly)
+            self.methods = ["sample" if host and not self._reader(place) else "draw" for place in places]
         began = time.monotonic()
         while not sum(self.windows):
             self.windows = ray.get([shard.call.remote("windows") for shard in self.shards])
@@ -155,8 +160,8 @@ class RayBatches(Iterator[Rows]):
         answer: ray.ObjectRef = self.shards[shard].call.remote(self.methods[shard], count)
         return answer
 
-    def _take(self, request: _Request, out: Rows) -> NDArray[np.int64] | None:
-        """Fills `out` with what was asked of a shard.
+    def _take(self, request: _Request) -> NDArray[np.int64] | None:
+        """Adds what was asked of a shard to the batch.
 
         Returns:
             where the windows start; None if they cannot be had and must be asked for anew.
@@ -165,21 +170,37 @@ class RayBatches(Iterator[Rows]):
         self.windows[request.shard] = sample.windows
         match sample.part:
             case Parcel() as parcel:
-                unpack(parcel, out)
+                assert isinstance(self.assembly, HostAssembly)
+                self.assembly.add_parcel(parcel)
                 return parcel.starts
             case Draw() as draw:
-                reader = self._reader(sample.place)
-                if reader is None:  # the shard lives elsewhere by now
+                read = self._read_by(request.shard, sample.place)
+                if read is None:  # the shard lives elsewhere by now
                     self.methods[request.shard] = "sample"
                     return None
                 try:
-                    with reader.read(draw.sequences) as chunks:
-                        self.first_looks[request.shard].check(draw, chunks)
-                        unpack(read_parcel(draw, chunks, self.action_size), out)
+                    self.assembly.add(request.shard, draw, read)
                 except ChunkGoneError:  # evicted since it was drawn
                     return None
                 return draw.starts
         return None
+
+    def _read_by(self, shard: int, place: Place | None) -> Read | None:
+        """How a shard's rows are read: from its file, or through it where only few are; None: it must send parcels."""
+        if (reader := self._reader(place)) is not None:
+            return partial(self._read_file, reader, self.first_looks[shard])
+        return None if isinstance(self.assembly, HostAssembly) else partial(self._read_through, shard)
+
+    def _read_file(self, reader: LmdbReader, first_look: FirstLook, draw: Draw, out: Rows) -> None:
+        with reader.read(draw.sequences) as chunks:
+            first_look.check(draw, chunks)
+            unpack(read_parcel(draw, chunks, self.action_size), out)
+
+    def _read_through(self, shard: int, draw: Draw, out: Rows) -> None:
+        def ask() -> Parcel:
+            return cast("Parcel", ray.get(self.shards[shard].call.remote("read", draw)))
+
+        unpack(patiently(ask, self.patience_seconds), out)
 
     def _answered(self, request: _Request) -> Sample:
         """What a shard answers; one whose store is away is asked again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -16,9 +16,9 @@ from ray.exceptions import RayActorError, RayTaskError
 from cluster.runtimes.roles import Setting, build_learner
 from common.errors import UserError
 from common.reports import UpdateReport
-from common.sequence import Rows
 from common.usage import Usage, usage
 from learner.data_parallel import DataParallel
+from learner.feed import Batches
 from learner.learner import Learner
 from learner.meeting import LOOPBACK, Meeting, open_meeting, speak_from
 from learner.ranks import RankLostError
@@ -43,13 +43,14 @@ class LeadingLearner:
         start: starts the actor of another rank, which builds its learner by `follow`.
     """
 
-    def __init__(self, setting: Setting, batches: Iterator[Rows], start: StartRank) -> None:
+    def __init__(self, setting: Setting, batches: Batches, start: StartRank) -> None:
         self.size = setting.config.learners
         meeting, store = open_meeting(_address(setting), self.size)
         self.learner = _join(setting, batches, 0, lambda: store)
         self.weights = self.learner.weights
         self.state = self.learner.state
         self.reconstruction_strip = self.learner.reconstruction_strip
+        self.about_batches = self.learner.about_batches
         self.others = {rank: start(rank, meeting) for rank in range(1, self.size)}
         self.coming = self._begin("place")
 
@@ -68,7 +69,12 @@ class LeadingLearner:
             if report.lost:
                 self._blame(answers)
             for rank, answer in answers.items():
-                report = dataclasses.replace(report, usage=_sum(report.usage, self._answer(rank, answer).usage))
+                other: UpdateReport = self._answer(rank, answer)
+                report = dataclasses.replace(
+                    report,
+                    usage=_sum(report.usage, other.usage),
+                    batch_bytes=report.batch_bytes + other.batch_bytes,
+                )
         except RankLostError as error:
             return dataclasses.replace(report, lost=str(error))
         return report
@@ -122,12 +128,12 @@ class LeadingLearner:
             self._answer(rank, answer)
 
 
-def follow(setting: Setting, batches: Iterator[Rows], rank: int, meeting: Meeting) -> Learner:
+def follow(setting: Setting, batches: Batches, rank: int, meeting: Meeting) -> Learner:
     """The learner of another rank than the first."""
     return _join(setting, batches, rank, lambda: meeting.join(setting.config.learners))
 
 
-def _join(setting: Setting, batches: Iterator[Rows], rank: int, meet: Callable[[], dist.Store]) -> Learner:
+def _join(setting: Setting, batches: Batches, rank: int, meet: Callable[[], dist.Store]) -> Learner:
     config = setting.config
     speak_from(_address(setting))
     # One rank waits for another that waits for the replay.

@@ -17,6 +17,7 @@ from ray._private import services
 from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, AuthenticationError, RayActorError, RayTaskError, WorkerCrashedError
 
+from cluster.runtimes.on_device import make_assembly
 from cluster.runtimes.patience import patiently
 from cluster.runtimes.ray_batches import RayBatches
 from cluster.runtimes.ray_learners import LeadingLearner, follow
@@ -35,7 +36,6 @@ from common.code import Installation, installation
 from common.errors import UserError
 from common.seeding import derive_seed
 from common.sequence import Chunk
-from learner.feed import host_memory
 from learner.meeting import Meeting
 from replay_service.codec import encode
 
@@ -360,12 +360,12 @@ def _following_learner(setting: Setting, shards: list[ActorHandle], rank: int, m
 
 
 def batches(setting: Setting, shards: list[ActorHandle], rank: int = 0) -> RayBatches:
-    """A learner's share of the batches, drawn by itself, in memory that its device copies from at once."""
+    """A learner's share of the batches, drawn by itself."""
     config = setting.config
-    leading = (config.sequences // config.learners, config.training.batch_length)
     return RayBatches(
         shards,
-        memory=lambda: host_memory(leading, setting.action_size, setting.device),
+        assembly=make_assembly(setting),
+        action_size=setting.action_size,
         seed=derive_seed(config.seed, "shards", *([rank] if rank else [])),
         direct=config.replay.reading == "auto",
         patience_seconds=config.redis_timeout,

@@ -76,6 +76,11 @@ class ReplayShard:
         except NoWindowsError:
             return Sample(None, 0)
 
+    def read(self, draw: Draw) -> Parcel:
+        """Rows of a draw, still in the store: Ray copies them from there; raises as `Replay.read` does."""
+        self.reading.close()
+        return self.reading.enter_context(self.replay.read(draw))
+
     def sample(self, count: int) -> Sample:
         """A part of a batch, still in the store: Ray copies it from there, before the next call begins."""
         self.reading.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from cluster.runtimes.patience import patiently
 from common.config import Config
 from common.cores import usable_cores
 from common.seeding import derive_seed
-from common.sequence import Rows
+from learner.feed import Batches
 from learner.learner import Learner
 from learner.policy import Policy
 from learner.ranks import ALONE, Ranks
@@ -70,7 +69,7 @@ def build_replay(setting: Setting, shard: int) -> Replay:
     return patiently(build, setting.config.redis_timeout)
 
 
-def build_learner(setting: Setting, batches: Iterator[Rows], ranks: Ranks = ALONE) -> Learner:
+def build_learner(setting: Setting, batches: Batches, ranks: Ranks = ALONE) -> Learner:
     """A learner, on its device."""
     return Learner(setting.config, setting.action_size, batches, setting.device, ranks)
 

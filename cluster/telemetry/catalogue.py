@@ -31,6 +31,7 @@ _COUNTERS = (
     Metric("episodes_total", "counter", "Training episodes that ended."),
     Metric("updates_total", "counter", "Learner updates done, those that a failure undid included."),
     Metric("batch_wait_seconds_total", "counter", "Time the learner waited for batches."),
+    Metric("batch_bytes_total", "counter", "Bytes that the learner's device was given for its batches."),
     Metric("insert_wait_seconds_total", "counter", "Time collectors waited for inserts to be acknowledged."),
     Metric("update_blocked_seconds_total", "counter", "Time the learner was held back: too few environment steps."),
     Metric("insert_blocked_seconds_total", "counter", "Time the collectors were held back: too few updates."),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cluster.runtimes.assembly import HostAssembly
 from cluster.runtimes.inline_batches import InlineBatches
 from cluster.runtimes.origin import Part, split_losses
 from common.config import ReplayConfig
 from common.errors import NoWindowsError
-from common.sequence import StreamKey
+from common.sequence import Rows, StreamKey
 from replay_service.codec import encode
 from replay_service.replay import Replay
 from replay_service.stores.memory import MemoryStore
@@ -37,7 +38,8 @@ def make_shard(number: int, chunks: int) -> Replay:
 
 def make_batches(chunks: list[int]) -> InlineBatches:
     shards = [make_shard(number, count) for number, count in enumerate(chunks)]
-    return InlineBatches(shards, (SEQUENCES, LENGTH), ACTION_SIZE, seed=0, patience_seconds=0.0)
+    assembly = HostAssembly(lambda: Rows.empty((SEQUENCES, LENGTH), ACTION_SIZE))
+    return InlineBatches(shards, assembly, seed=0, patience_seconds=0.0)
 
 
 def test_a_batch_s_origin_says_in_its_order_where_each_sequence_starts() -> None:

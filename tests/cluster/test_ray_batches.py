@@ -13,6 +13,7 @@ import pytest
 import ray
 
 from cluster.runtimes import ray_batches
+from cluster.runtimes.assembly import HostAssembly
 from cluster.runtimes.ray_batches import RayBatches
 from cluster.runtimes.ray_shard import ReplayShard
 from cluster.runtimes.roles import Setting
@@ -31,9 +32,8 @@ def batches_of(config: Config, folder: Path) -> tuple[RayBatches, ReplayShard]:
         call=SimpleNamespace(remote=lambda method, *arguments: getattr(shard, method)(*arguments))
     )
     length = config.training.batch_length
-    batches = RayBatches(
-        [handle], memory=lambda: Rows.empty((4, length), 1), seed=0, direct=False, patience_seconds=0.0
-    )
+    assembly = HostAssembly(lambda: Rows.empty((4, length), 1))
+    batches = RayBatches([handle], assembly=assembly, action_size=1, seed=0, direct=False, patience_seconds=0.0)
     return batches, shard
 
 

@@ -26,6 +26,7 @@ ON_RESUME: dict[str, Any] = {
     "device": "cuda",
     "precision": "bf16",
     "compile": "default",
+    "replay_on_device": "off",
     "ray_address": "auto",
     "ray_placement": "labels",
     "redis_url": "redis://elsewhere:6379",

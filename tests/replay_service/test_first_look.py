@@ -90,7 +90,9 @@ def test_each_chunk_is_looked_at_once_and_the_memory_of_it_does_not_grow(monkeyp
     def read(*sequences: int) -> int:
         looked.clear()
         pieces = np.zeros((0, 5), np.int64)
-        look.check(Draw(1, 4, pieces, list(sequences), layouts[list(sequences)]), [chunks[s] for s in sequences])
+        look.check(
+            Draw(1, 4, pieces, list(sequences), layouts[list(sequences)], "edition"), [chunks[s] for s in sequences]
+        )
         return len(looked)
 
     assert read(0, 1, 2, 3) == 4

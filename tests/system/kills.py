@@ -35,6 +35,7 @@ from typing import Any
 import psutil
 import ray
 
+from cluster.runtimes.assembly import HostAssembly
 from cluster.runtimes.ray_batches import RayBatches
 from cluster.runtimes.ray_runtime import connect, start_shard
 from cluster.runtimes.ray_sink import RaySink
@@ -86,7 +87,14 @@ class Sampler:
 
     def __init__(self, shard: Any, direct: bool) -> None:
         memory = lambda: Rows.empty((WINDOWS, LENGTH), ACTION_SIZE)  # noqa: E731
-        self.batches = RayBatches([shard], memory=memory, seed=0, direct=direct, patience_seconds=PATIENCE)
+        self.batches = RayBatches(
+            [shard],
+            assembly=HostAssembly(memory),
+            action_size=ACTION_SIZE,
+            seed=0,
+            direct=direct,
+            patience_seconds=PATIENCE,
+        )
         self.windows = 0
         self.failure: BaseException | None = None
         self.stopped = False
