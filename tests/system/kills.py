@@ -3,7 +3,8 @@
     python -m tests.system.kills --store lmdb --kills 50 --seed 0 --capacity 20000
 
 Actors insert into one shard over Ray, as fast as it takes their chunks, and write down what was acknowledged outside of
-the store. Samplers read all the while, through the service and, where there is a file, from it. At the end every chunk
+the store. Samplers read all the while, through the service, with rows that stay in a memory of their own and without,
+and, where there is a file, from it. At the end every chunk
 that was acknowledged is in the store once, with the bytes it was made with, in order and without a gap; every window
 that was drawn was rows of one episode that follow each other; and the store's counter is the sum of what it holds.
 
@@ -34,8 +35,9 @@ from typing import Any
 
 import psutil
 import ray
+import torch
 
-from cluster.runtimes.assembly import HostAssembly
+from cluster.runtimes.assembly import DeviceAssembly, HostAssembly
 from cluster.runtimes.ray_batches import RayBatches
 from cluster.runtimes.ray_runtime import connect, start_shard
 from cluster.runtimes.ray_sink import RaySink
@@ -43,6 +45,8 @@ from cluster.runtimes.roles import Setting
 from common.config import Config, EnvironmentConfig, ReplayConfig, TrainingConfig
 from common.errors import NoWindowsError
 from common.sequence import ChunkKey, Rows, StreamKey
+from learner.device_rows import DeviceRows
+from learner.feed import Feed
 from replay_service.codec import decode
 from replay_service.stores import open_store
 from tests.redis_server import RedisServer
@@ -52,6 +56,7 @@ INSERTERS = 2
 ENVIRONMENTS = 3
 LENGTH = 8
 WINDOWS = 16
+ROWS_THAT_STAY = 1000
 PATIENCE = 600.0
 QUIET_SECONDS = (0.0, 1.0)
 WAITED_FOR = 2 / 3
@@ -85,16 +90,18 @@ class Inserter:
 class Sampler:
     """Draws batches in a thread of its own, and looks at every window."""
 
-    def __init__(self, shard: Any, direct: bool) -> None:
-        memory = lambda: Rows.empty((WINDOWS, LENGTH), ACTION_SIZE)  # noqa: E731
+    def __init__(self, shard: Any, *, direct: bool, on_device: bool) -> None:
         self.batches = RayBatches(
             [shard],
-            assembly=HostAssembly(memory),
+            assembly=_rows_that_stay()
+            if on_device
+            else HostAssembly(lambda: Rows.empty((WINDOWS, LENGTH), ACTION_SIZE)),
             action_size=ACTION_SIZE,
             seed=0,
             direct=direct,
             patience_seconds=PATIENCE,
         )
+        self.feed = Feed(self.batches, torch.device("cpu"))
         self.windows = 0
         self.failure: BaseException | None = None
         self.stopped = False
@@ -113,14 +120,19 @@ class Sampler:
         try:
             while not self.stopped:
                 try:
-                    batch = next(self.batches)
+                    batch = next(self.feed)
                 except NoWindowsError:  # nothing has been inserted yet
                     continue
                 for number in range(WINDOWS):
-                    assert_window(Rows(*(getattr(batch, name)[number] for name in Rows.__dataclass_fields__)))
+                    assert_window(Rows(*(part[number].numpy() for part in batch)))
                 self.windows += WINDOWS
         except BaseException as error:
             self.failure = error
+
+
+def _rows_that_stay() -> DeviceAssembly:
+    device_rows = DeviceRows(ROWS_THAT_STAY, ACTION_SIZE, torch.device("cpu"))
+    return DeviceAssembly(device_rows, ROWS_THAT_STAY, 1, (WINDOWS, LENGTH), ACTION_SIZE)
 
 
 def run(store: str, kills: int, seed: int, folder: Path, capacity: int = 10**9) -> dict[str, Any]:
@@ -183,9 +195,12 @@ def _run(
     """How often each was killed, and how many windows each sampler looked at."""
     shard = start_shard(setting, 0)
     inserters = _Inserters(shard, setting.config.packs_images, ledger)
-    samplers = {"service": Sampler(shard, direct=False)}
+    samplers = {
+        "service": Sampler(shard, direct=False, on_device=False),
+        "on_device": Sampler(shard, direct=False, on_device=True),
+    }
     if setting.config.replay_store == "lmdb":
-        samplers["file"] = Sampler(shard, direct=True)
+        samplers["file"] = Sampler(shard, direct=True, on_device=False)
     killed: collections.Counter[str] = collections.Counter()
     while sum(killed.values()) < kills:
         if rng.random() < WAITED_FOR:
