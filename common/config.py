@@ -255,7 +255,7 @@ class PlanetConfig:
     """Best candidates that it is fitted to."""
 
 
-OnDevice = Literal["auto", "on", "off"]
+ReplayOnDevice = Literal["auto", "on", "off"]
 Precision = Literal["float32", "tf32", "bf16"]
 Compile = Literal["none", "default", "max"]
 
@@ -317,7 +317,7 @@ class Config:
     compile: Compile = "none"
     """How the learner's update is made faster. default: on a GPU, captured as a CUDA graph and replayed (one learner
     only); on a CPU, networks compiled by torch.compile: a few percent, for minutes of compiling. max: both."""
-    replay_on_device: OnDevice = "auto"
+    replay_on_device: ReplayOnDevice = "auto"
     """Whether the replay's rows stay on the learner's device once they were drawn, and batches are gathered there: the
     same batches. auto: on a GPU of which they fill at most half of what is free. on: always, also on a CPU."""
     eval_every: int = 10_000
