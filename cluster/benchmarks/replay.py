@@ -89,7 +89,7 @@ class Bench:
 
     Attributes:
         measures: `service`, `transport`, `memcpy` and, where the store's file is read here, `direct`: batches a second.
-            `on_device`, where the learner's device keeps the rows: batches a second that are gathered there.
+            `on_device`, where the learner's device keeps the rows: batches a second once nearly all are there.
         `insert`: rows a second, into a shard at its capacity.
         filled: rows a second while the shard was filled to its capacity.
         batch_bytes: size of one batch.
@@ -124,7 +124,7 @@ class Bench:
         next(direct)
         if "draw" in direct.methods:
             self.measures["direct"] = lambda: rate(lambda: next(direct), BATCHES)
-        resident = self._batches(setting)
+        resident = self._batches(setting, replay=through_service)  # LMDB opens a file once a process
         self.supplies = [service, direct, resident]
         if isinstance(resident.assembly, DeviceAssembly):
             feed = Feed(resident, torch.device(setting.device))

@@ -32,6 +32,11 @@ done
 echo "== system"
 dreamfleet benchmark system --preset paper --compile default --precision bf16 --recorded-frames --actors 8 --seconds 60 --json | tee "$OUT/system.json"
 
+dreamfleet benchmark system --preset paper --compile default --precision bf16 --recorded-frames --actors 8 --seconds 30 --replay-on-device off --json | tee "$OUT/system_replay_off.json"
+
+echo "== replay, rows on the GPU and not"
+dreamfleet benchmark replay --preset paper --environment.rendering fast --rounds 3 --json | tee "$OUT/replay.json"
+
 echo "== training walker_walk"
 timeout --signal=INT --kill-after=60 "$TRAIN_SECONDS" \
   "$PYTHON" -m cluster.main train --task walker_walk --preset paper --actors 10 --run-dir runs/walker_walk
