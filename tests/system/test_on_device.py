@@ -43,7 +43,7 @@ def test_rows_on_the_device_give_the_same_run(tmp_path: Path, capsys: pytest.Cap
         pytest.param(["--learners", "2"], marks=pytest.mark.slow, id="two learners"),
     ],
 )
-def test_a_run_over_ray_brings_each_row_to_the_device_once(tmp_path: Path, options: list[str]) -> None:
+def test_a_run_over_ray_brings_each_row_to_each_learner_s_device_once(tmp_path: Path, options: list[str]) -> None:
     args = ["--preset", "smoke", *TINY, "--device", "cpu", "--replay-on-device", "on", *options]
     assert main(["train", *args, "--run-dir", str(tmp_path / "run")]) == 0
     folder = RunFolder(tmp_path / "run")
@@ -52,7 +52,8 @@ def test_a_run_over_ray_brings_each_row_to_the_device_once(tmp_path: Path, optio
     assert summary["finished"]
     losses = [line["model_loss"] for line in lines if "model_loss" in line]
     assert np.isfinite(losses).all()
-    rows = max(line["replay_rows"] for line in lines)
+    learners = 2 if "--learners" in options else 1
+    rows = learners * max(line["replay_rows"] for line in lines)
     given = sum(line["batch_bytes"] for line in lines)
     updates = max(line["updates"] for line in lines)
     assert 0 < given <= rows * row_bytes(1) + 8 * (rows + updates * BATCH)
