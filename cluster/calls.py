@@ -46,7 +46,7 @@ class Calls:
     def ask(self, role: Role, method: str, *args: object) -> object:
         """A call whose result is needed at once; others that end meanwhile are taken in as usual.
 
-        Taking them in may ask again, so an answer that comes while another is waited for is kept.
+        Taking them in may wait for others again, or ask, so an answer that comes meanwhile is kept.
 
         Raises:
             RoleDiedError: the role died over it; its death has been taken in.
@@ -55,28 +55,26 @@ class Calls:
         question = (role, method)
         self.begin(role, method, *args)
         self._asking.append(question)
-        while True:
-            call = self._answers.pop(question, None) or self.runtime.wait(WAIT_SECONDS)
-            self.supervisor.watch()
-            if call is None:
-                continue
-            if (call.role, call.method) == question:
-                break
-            if (call.role, call.method) in self._asking:
-                self._answers[call.role, call.method] = call
-            else:
-                self._take_in(call)
-        self._asking.remove(question)
+        try:
+            while question not in self._answers:
+                self.take_in()
+        finally:
+            self._asking.remove(question)
+            if (call := self._answers.pop(question, None)) is not None:
+                self.busy.discard(role)
+        assert call is not None
         if call.died is not None:
             self._take_in(call)
             raise call.died
         self.supervisor.ended(role)
-        self.busy.discard(role)
         if call.failed is not None:
             raise call.failed
         return call.value
 
     def _take_in(self, call: Call) -> None:
+        if (call.role, call.method) in self._asking:
+            self._answers[call.role, call.method] = call
+            return
         if call.method == "set_weights":
             return  # a collect follows at once, and tells if the role is gone
         self.busy.discard(call.role)

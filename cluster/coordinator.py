@@ -84,6 +84,11 @@ class Coordinator:
         """All collectors that may hold rows."""
         return self.fleet.collectors
 
+    @property
+    def at_work(self) -> set[Role]:
+        """The roles with a call under way, those left out that only report."""
+        return self.busy.difference(self.shards)
+
     # Granting work
 
     def grant(self) -> None:
@@ -115,10 +120,14 @@ class Coordinator:
 
     def recount(self) -> None:
         """Takes in the rows that a collector inserted and did not report before it died, or that a shard has lost."""
-        self.recounting = False
+        self.recounting = True  # the learner may die meanwhile, and until it is back work is granted
         if self.offline is not None:
             self.fill(self.offline)
-            return
+        else:
+            self._take_stock()
+        self.recounting = False
+
+    def _take_stock(self) -> None:
         reports = self.ask_shards()
         known = self.limiter.env_steps - self.limiter.lost_env_steps
         difference = sum(report.inserted_env_steps for report in reports) - known
@@ -182,7 +191,7 @@ class Coordinator:
         stored = sum(report.inserted_env_steps for report in reports)
         up_to_date = stored == self.limiter.env_steps - self.limiter.lost_env_steps
         full = self.collected_all() or self.budgets.band_is_full
-        if up_to_date and full and not self.busy:
+        if up_to_date and full and not self.at_work:
             length, lost = self.config.training.batch_length, self.limiter.lost_env_steps
             if self.limiter.updates:
                 self.checkpoint()
@@ -237,7 +246,7 @@ class Coordinator:
         with self.telemetry.cost:
             numbers = self.telemetry.numbers
             limiter_gauges(numbers, self.limiter)
-            acting = (self.known_version.get(role, 0) for role in self.collectors if not self.supervisor.is_down(role))
+            acting = (self.known_version.get(role, 0) for role in self.collectors if self.supervisor.is_here(role))
             lag = self.publications.lag(acting, self.limiter.updates, time.monotonic())
             weights_gauges(numbers, self.weights_version, lag)
             role_gauges(numbers, [*self.fleet.expected, *self.shards, LEARNER, EVALUATOR], self.supervisor)

@@ -27,7 +27,7 @@ class Fleet:
         tell: shows a message.
 
     Attributes:
-        collectors: all that may hold rows or are on their way, those that leave included.
+        collectors: all that may hold rows or are on their way, those that leave included; none before `begin`.
         leaving: those that get no more work.
     """
 
@@ -39,14 +39,15 @@ class Fleet:
         self.supervisor = supervisor
         self.calls = calls
         self.tell = tell
-        self.collectors = [Role("collector", index) for index in range(0 if config.offline else config.first_actors)]
+        self.first = 0 if config.offline else config.first_actors
+        self.collectors: list[Role] = []
         self.leaving: set[Role] = set()
         self.demand = Demand()
 
     @property
     def elastic(self) -> bool:
         """Whether its size may change."""
-        return bool(self.collectors) and self.least < self.most
+        return self.first > 0 and self.least < self.most
 
     @property
     def working(self) -> list[Role]:
@@ -67,8 +68,8 @@ class Fleet:
 
     def begin(self, size: int | None) -> None:
         """Starts the collectors: as many as there were when the run was stopped, where that is still allowed."""
-        if size is not None and self.elastic:
-            self.collectors = [Role("collector", index) for index in range(min(max(size, self.least), self.most))]
+        first = self.first if size is None or not self.elastic else min(max(size, self.least), self.most)
+        self.collectors = [Role("collector", index) for index in range(first)]
         for role in self.collectors:
             self.supervisor.start(role)
 

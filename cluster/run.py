@@ -101,25 +101,26 @@ def _resume(coordinator: Coordinator, checkpoint: Checkpoint, stored: int) -> No
 def _finished(coordinator: Coordinator) -> bool:
     if coordinator.stop_requested:
         return True
-    more = coordinator.limiter.updates_owed() or coordinator.busy or coordinator.evaluations.wanted
+    more = coordinator.limiter.updates_owed() or coordinator.at_work or coordinator.evaluations.wanted
     return coordinator.collected_all() and not more
 
 
 def _settled(coordinator: Coordinator) -> bool:
-    """Whether the run is still at its end once everything that was held is stored: who held some of it may be dead."""
+    """Whether the run is still at its end once all is stored and saved: who held rows, or had learnt, may be dead."""
     if not _finished(coordinator):
         return False
     settle(coordinator)
     coordinator.recount()  # what the run's last line tells of the replay is what it holds
+    coordinator.publish()
+    if not coordinator.stop_requested:
+        coordinator.checkpoint()  # what follows takes a while
     return _finished(coordinator)
 
 
 def _end(coordinator: Coordinator) -> dict[str, Any]:
     """Evaluates unless asked to stop, and writes checkpoint and summary."""
     evaluations = coordinator.evaluations
-    coordinator.publish()
     if not coordinator.stop_requested:
-        coordinator.checkpoint()  # what follows takes a while
         evaluations.want(coordinator.weights, coordinator.limiter.env_steps, coordinator.config.final_eval_episodes)
         while (evaluations.wanted or coordinator.busy) and not coordinator.stop_requested:
             coordinator.grant_evaluation()

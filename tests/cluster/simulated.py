@@ -170,8 +170,8 @@ class SimulatedRuntime:
                 return 3.0
         return 0.01
 
-    def updates(self, count: int, seconds: float) -> int:
-        return min(count, max(1, int(seconds * self.updates_speed)))
+    def updates(self, count: int, seconds: float | None) -> int:
+        return count if seconds is None else min(count, max(1, int(seconds * self.updates_speed)))
 
     def wait(self, timeout: float) -> Call | None:
         assert self.now < LONGEST_RUN_SECONDS, f"no end in sight: {self.under_way}"
@@ -225,8 +225,9 @@ class SimulatedRuntime:
                 version, _, episodes, rotation, *_ = event.args
                 return EvaluationReport(version, [float(version)] * episodes, rotation, [], None, 3.0, USAGE)
             case "replay", "report":
-                steps = self.disk.env_steps
-                windows = max(0, steps - first_window_env_steps(self.config) + 1)
+                shards = self.config.replay.shards
+                steps = self.disk.env_steps // shards + (self.disk.env_steps % shards if event.role.number == 0 else 0)
+                windows = max(0, steps - first_window_env_steps(self.config) // shards + 1)
                 return ReplayReport(steps // 2, steps, steps, 1, 1, windows, 0, 1, 0, 0, USAGE, self.disk.life)
         return None
 
@@ -279,10 +280,11 @@ def simulate(
     watch: Callable[[Coordinator, SimulatedRuntime], None] | None = None,
     offline: OfflineData | None = None,
     room: int | None = None,
+    slice_seconds: float | None = 1.0,
 ) -> Run:
     """Begins or resumes the run in `path` and lets it end; `watch` is called whenever a call has had its effect."""
     runtime = SimulatedRuntime(config, disk or Disk(), env_steps_per_second, updates_per_second, faults or Faults())
-    runtime.room = room
+    runtime.room, runtime.slice_seconds = room, slice_seconds
     folder = RunFolder(path)
     console = Console(file=io.StringIO(), width=200)
     with simulated_time(runtime):

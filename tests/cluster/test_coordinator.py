@@ -71,6 +71,13 @@ def test_any_run_keeps_its_band_and_ends(
         assert_complete(run, wanted)
 
 
+def test_shards_that_always_report_keep_no_run_from_its_end(tmp_path: Path) -> None:
+    wanted = config()
+    wanted = dataclasses.replace(wanted, replay=dataclasses.replace(wanted.replay, shards=3))
+    run = simulate(wanted, tmp_path, slice_seconds=None)  # inline a report is asked for at every turn
+    assert_complete(run, wanted)
+
+
 def test_weights_are_published_after_the_pretraining_and_at_their_interval(tmp_path: Path) -> None:
     wanted = config(replay=dataclasses.replace(config().replay, pretrain=30))
     updates: dict[int, int] = {}

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.coordinator import Coordinator
+from cluster.runtimes.runtime import LEARNER
 from common.errors import UserError
 from tests.cluster.expectations import assert_complete, stride
 from tests.cluster.simulated import Faults, SimulatedRuntime, config, simulate
@@ -146,6 +147,49 @@ def test_a_learner_that_dies_over_another_call_comes_back_too(tmp_path: Path, me
     assert run.summary["role_restarts"] == {"learner": 1}
     assert run.runtime.done == run.summary["updates"]
     assert run.runtime.published == sorted(run.runtime.published)
+
+
+@pytest.mark.parametrize(("method", "from_last"), [("weights", 1), ("state", 2), ("state", 1)])
+def test_a_learner_that_is_gone_at_the_very_end_does_its_last_updates_anew(
+    tmp_path: Path, method: str, from_last: int
+) -> None:
+    wanted = config()
+    well = simulate(wanted, tmp_path / "well")
+    call = well.runtime.counts["learner", method] - from_last
+    run = simulate(wanted, tmp_path / "run", faults=Faults(dies={("learner", method): {call}}))
+    assert_complete(run, wanted)
+    assert run.summary["role_restarts"] == {"learner": 1}
+    assert run.summary["updates"] == run.runtime.done == well.summary["updates"]
+    newest = run.folder.newest_checkpoint()
+    assert newest is not None
+    assert newest.updates == run.folder.evaluations()[-1]["updates"] == run.runtime.done
+
+
+def test_a_learner_that_dies_while_the_run_begins_is_restored_before_a_collector_is_called(tmp_path: Path) -> None:
+    wanted = config()
+    faults = Faults(dies={("learner", "weights"): {0}}, homeless_seconds={"learner": 5.0})
+    run = simulate(wanted, tmp_path, faults=faults)
+    assert_complete(run, wanted)
+    assert run.summary["role_restarts"] == {"learner": 1}
+
+
+def test_a_learner_that_dies_while_rows_are_recounted_takes_no_answer_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, killed = config(), []
+    recount = Coordinator.recount
+
+    def and_the_learner_dies(coordinator: Coordinator) -> None:
+        if LEARNER in coordinator.busy and not killed:
+            killed.append(coordinator.runtime.kill(LEARNER))
+        recount(coordinator)
+
+    monkeypatch.setattr(Coordinator, "recount", and_the_learner_dies)
+    faults = Faults(dies={("collector", "collect"): {12}}, homeless_seconds={"learner": 5.0})
+    run = simulate(wanted, tmp_path, updates_per_second=10, faults=faults)
+    assert killed
+    assert_complete(run, wanted)
+    assert "are lost" not in run.text
 
 
 def test_a_learner_that_dies_while_it_is_restored_is_restored_again(tmp_path: Path) -> None:
