@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 from cluster.runtimes.runtime import Role
 from common.config import Config
 from common.reports import CollectReport
@@ -30,6 +33,8 @@ class Budgets:
         self.stride = config.envs_per_actor * config.environment.action_repeat
         self.granted: dict[Role, int] = {}
         self.held: dict[Role, int] = {}
+        self._turns = itertools.count(1)
+        self._turn: dict[Role, int] = {}  # each collector's last
 
     @property
     def outstanding(self) -> int:
@@ -60,6 +65,18 @@ class Budgets:
             budget = min(budget, self.stride * self.config.replay.chunk_rows)
         return budget if budget >= self.stride else 0
 
+    def in_turn(self, collectors: Sequence[Role]) -> list[Role]:
+        """Collectors in the order in which they are to share; where that is too little for all, the last one has it.
+
+        So whoever has waited longest comes last: were it always the same, others would never step.
+        """
+        return sorted(collectors, key=lambda role: self._turn.get(role, 0), reverse=True)
+
+    def grant(self, role: Role, env_steps: int) -> None:
+        """A collector is called for so many."""
+        self.granted[role] = env_steps
+        self._turn[role] = next(self._turns)
+
     def updates(self, *, owed: bool) -> int:
         """Updates for the learner, up to the next moment at which something is due.
 
@@ -85,3 +102,4 @@ class Budgets:
         """A collector is gone: what it had been granted is free again."""
         self.granted.pop(role, None)
         self.held.pop(role, None)
+        self._turn.pop(role, None)

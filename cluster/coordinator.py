@@ -99,7 +99,7 @@ class Coordinator:
         if not any(role in self.busy for role in [*self.collectors, LEARNER]):
             self.control.apply(self.recorder)
         if self.control.wanted is None:
-            for place, role in enumerate(idle):
+            for place, role in enumerate(self.budgets.in_turn(idle)):
                 self._grant_steps(role, sharing=len(idle) - place)
             if LEARNER not in self.busy and self.supervisor.alive(LEARNER) and not self.restoring:
                 self._grant_updates()
@@ -173,7 +173,7 @@ class Coordinator:
             self.calls.begin(role, "set_weights", self.weights.version, self.weights.handle)
             self.known_version[role] = self.weights.version
             self.recorder.weights_lag(time.monotonic() - self.weights.published_at)
-        self.budgets.granted[role] = budget
+        self.budgets.grant(role, budget)
         self.calls.begin(role, "collect", budget, self.runtime.slice_seconds)
 
     def _grant_updates(self) -> None:

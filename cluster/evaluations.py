@@ -102,7 +102,7 @@ class Evaluations:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         return {
-            "next_at": self.next_at,
+            "next_at": self._next_if_abandoned(),
             "random_return": self.random_return,
             "first_return": self.first_return,
             "last_return": self.last_return,
@@ -123,9 +123,13 @@ class Evaluations:
 
     def abandon(self) -> None:
         """Gives up what is wanted; a resumed run asks for it again, with the weights of then."""
-        periodic = [wanted.env_steps for wanted in self.wanted if wanted.weights is not None and wanted.weights.updates]
-        self.next_at = min([self.next_at, *periodic])
+        self.next_at = self._next_if_abandoned()
         self.wanted.clear()
+
+    def _next_if_abandoned(self) -> int:
+        """When the next one is due if nothing that is wanted now comes to pass."""
+        periodic = [wanted.env_steps for wanted in self.wanted if wanted.weights is not None and wanted.weights.updates]
+        return min([self.next_at, *periodic])
 
     def _remember(self, weights: Weights | None, mean: float) -> None:
         if weights is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,13 @@ def test_shards_that_always_report_keep_no_run_from_its_end(tmp_path: Path) -> N
     wanted = dataclasses.replace(wanted, replay=dataclasses.replace(wanted.replay, shards=3))
     run = simulate(wanted, tmp_path, slice_seconds=None)  # inline a report is asked for at every turn
     assert_complete(run, wanted)
+
+
+def test_every_collector_has_its_turn_where_a_slow_learner_leaves_steps_for_one(tmp_path: Path) -> None:
+    run = simulate(config(actors=4, env_steps=3000), tmp_path, updates_per_second=1.0)
+    turns = Counter(role for role, method in run.runtime.called if method == "collect")
+    assert len(turns) == 4
+    assert max(turns.values()) <= 3 * min(turns.values())
 
 
 def test_weights_are_published_after_the_pretraining_and_at_their_interval(tmp_path: Path) -> None:

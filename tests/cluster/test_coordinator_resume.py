@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 from pathlib import Path
@@ -84,6 +85,24 @@ def test_a_killed_run_goes_on_without_a_burst(kills: list[int], env_steps_per_se
     assert again.env_steps - stride(again) < run.summary["env_steps"] <= again.env_steps
     assert run.summary["env_steps"] == disk.env_steps, "every row that the store held is counted again"
     assert max(burst) <= wanted.replay.pretrain + 2 * tolerance + 1
+
+
+def test_an_evaluation_that_a_killed_run_did_not_end_is_made_up_for(tmp_path: Path) -> None:
+    wanted, disk = config(), Disk()
+
+    def killed(coordinator: Coordinator, runtime: SimulatedRuntime) -> None:
+        asked = coordinator.evaluations.wanted
+        periodic = [evaluation for evaluation in asked if evaluation.weights is not None and evaluation.weights.updates]
+        newest = coordinator.folder.newest_checkpoint()
+        if periodic and newest is not None and newest.state["env_steps"] > periodic[0].env_steps:
+            raise KilledError
+
+    with contextlib.suppress(KilledError):
+        simulate(wanted, tmp_path, disk=disk, watch=killed)
+    again = simulate(wanted, tmp_path, disk=disk)
+    assert_complete(again, wanted)
+    at = [record["env_steps"] for record in again.folder.evaluations() if record["weights_version"] > 1]
+    assert [steps // wanted.eval_every for steps in at] == [1, 2, 3]
 
 
 def test_a_store_that_lost_its_rows_is_filled_again_before_the_next_update(tmp_path: Path) -> None:

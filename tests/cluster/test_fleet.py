@@ -92,12 +92,19 @@ def gauges_of(seen: list[tuple[float, float]]) -> Callable[[Coordinator, Simulat
 
 
 def test_without_room_it_grows_once_and_nobody_is_missed(tmp_path: Path) -> None:
-    wanted, seen = elastic(actors=2), []
-    run = simulated(wanted, tmp_path, room=2, watch=gauges_of(seen))
+    wanted, seen, lags = elastic(actors=2), [], []
+    tell = gauges_of(seen)
+
+    def watch(coordinator: Coordinator, runtime: SimulatedRuntime) -> None:
+        tell(coordinator, runtime)
+        lags.append(coordinator.telemetry.public.gauges.get(("weights_lag_seconds",), 0.0))
+
+    run = simulated(wanted, tmp_path, room=2, watch=watch)
     assert_complete(run, wanted)
     assert set(sizes(run)) == {2, 4}, "those that wait are waited for before more are asked"
     assert "collector 3 waits for a node with room for it" in run.text
     assert set(seen[5:]) == {(2.0, 2.0)}
+    assert max(lags) < 10.0, "who is not there acts with no old weights"
 
 
 def test_a_node_that_joins_is_used(tmp_path: Path) -> None:
