@@ -106,8 +106,8 @@ class Reconstructing(Function):
             values = [(pixels_few + bias[:, None, None]).relu_().to(dtype)]
             for layer in layers[:-1]:
                 values.append(layer.forth(values[-1], relu=True))
-            off = layers[-1].forth(values[-1], relu=False) - normalise(image_few, bias.dtype)
-            torch.sum(off.square().permute(0, 2, 3, 1).flatten(1), 1, out=error_few)
+            off = layers[-1].forth(values[-1], relu=False).to(bias.dtype).sub_(normalise(image_few, bias.dtype))
+            torch.linalg.vector_norm(off.permute(0, 2, 3, 1).flatten(1), dim=1, out=error_few)
             ahead = off.to(dtype)
             gradients: list[Tensor] = []
             for layer, value in zip(layers[::-1], values[::-1], strict=True):
@@ -116,7 +116,7 @@ class Reconstructing(Function):
                 gradients = [*own, *gradients]
             to_pixels_few.copy_(ahead)
             total.add([ahead.sum((0, 2, 3)), *gradients])
-        error.mul_(0.5)
+        error.square_().mul_(0.5)
         ctx.save_for_backward(to_pixels, *total.gradients)
         ctx.mark_non_differentiable(error)
         return error.sum(), error

@@ -108,7 +108,8 @@ class _Dreaming(Function):
                 gru.forth(step, functional.elu_(x_t), seen[:, size:], deter)
                 y_t.copy_(product(deter, prior[2].T, prior[3]))
                 out_t.copy_(product(functional.elu_(y_t), prior[4].T, prior[5]))
-                torch.add(functional.softplus(out_t[:, size:]), constants.min_std, out=std_t)
+                # Of the whole rows: a part of each is taken number by number, several times as slow.
+                torch.add(functional.softplus(out_t)[:, size:], constants.min_std, out=std_t)
                 torch.addcmul(out_t[:, :size], std_t, noise_t, out=features[step + 1][:, :size])
         action, mean = given[..., size:].clone(), out[..., :size].clone()
         ctx.constants, ctx.gru, ctx.prior, ctx.layers = constants, gru, prior, layers
