@@ -54,6 +54,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         self.slots = threading.BoundedSemaphore(AT_ONCE)
         self.read = threading.Event()
         self.read_at = -math.inf
+        self.lingering_since = math.inf
         try:
             self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         except (OSError, UnicodeError):
@@ -70,7 +71,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
 
     def linger(self) -> None:
         """Waits until the page is read once more, if somebody has been reading it within the last minute."""
-        self.read.clear()
+        self.lingering_since = time.monotonic()
         if time.monotonic() - self.read_at < LINGER_SECONDS:
             self.read.wait(LINGER_SECONDS)
 
@@ -122,14 +123,15 @@ class _Handler(BaseHTTPRequestHandler):
         if parse_qs(address.query).get("run", [own]) != [own]:
             self.send_error(404, "this is another run")
             return
+        began = self.server.read_at = time.monotonic()
         page = generate_latest(self.server.registry)
         self.send_response(200)
         self.send_header("Content-Type", CONTENT_TYPE)
         self.send_header("Content-Length", str(len(page)))
         self.end_headers()
         self.wfile.write(page)
-        self.server.read_at = time.monotonic()
-        self.server.read.set()
+        if began >= self.server.lingering_since:
+            self.server.read.set()
 
     def version_string(self) -> str:
         return "dreamfleet"
