@@ -18,7 +18,7 @@ from learner.deconvolution import Deconvolution, weight_gradient
 from learner.layers import Total, layers_of
 from learner.precision import compute_type
 
-ROWS = 100  # images at a time
+ROWS = 64  # images at a time
 
 
 def normalise(image: Tensor, dtype: torch.dtype | None = None) -> Tensor:
