@@ -6,7 +6,7 @@ PYTHONPATH=. python -m tests.benchmarks.precision_curves runs/recorded --updates
 ```
 
 The batches are drawn from a finished run's replay. Two learners part ways in time whatever it is that parts them: how
-far other noise parts two of float32 is drawn beside it. Writes OUT.json and OUT.png and prints a table.
+far other noise parts two of one format is drawn beside it. Writes OUT.json and OUT.png and prints a table.
 """
 
 from __future__ import annotations
@@ -16,41 +16,47 @@ import dataclasses
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import matplotlib
 import torch
 
 from cluster.benchmarks.measure import machine
+from cluster.runtimes.assembly import HostAssembly
 from cluster.runtimes.inline_batches import InlineBatches
 from cluster.runtimes.roles import learner_threads
 from common.config import Config, Precision
 from common.run_folder import RunFolder
 from common.seeding import derive_seed
 from common.sequence import Rows
+from learner.device_rows import OnDevice
 from learner.learner import Learner
 from replay_service.replay import open_replay
 
 LOSSES = ("model_loss", "image_loss", "reward_loss", "kl", "actor_loss", "value_loss")
-OTHER_NOISE = "float32, other noise"
+OTHER_NOISE = ", other noise"
 TAIL = 4
 """The table compares the means of the last quarter."""
 
 Curves = Mapping[str, list[float]]
 
 
-def recorded(folder: RunFolder, config: Config, action_size: int, count: int) -> list[Rows]:
+def recorded(folder: RunFolder, config: Config, action_size: int, count: int) -> list[Rows | OnDevice]:
     """The batches that a learner of this run would draw from its replay."""
     shards = [open_replay(config, folder.replay, shard, action_size, "") for shard in range(config.replay.shards)]
     leading = (config.sequences, config.training.batch_length)
-    drawn = InlineBatches(shards, leading, action_size, derive_seed(config.seed, "shards"), config.redis_timeout)
-    batches = [next(drawn) for _ in range(count)]
+    memory = HostAssembly(lambda: Rows.empty(leading, action_size))
+    drawn = InlineBatches(shards, memory, derive_seed(config.seed, "shards"), config.redis_timeout)
+    batches = [deepcopy(next(drawn)) for _ in range(count)]  # whose memory is used again
     for shard in shards:
         shard.close()
     return batches
 
 
-def curves(config: Config, action_size: int, batches: Sequence[Rows], device: str, other_noise: bool) -> Curves:
+def curves(
+    config: Config, action_size: int, batches: Sequence[Rows | OnDevice], device: str, other_noise: bool
+) -> Curves:
     """Every metric of every update."""
     learner = Learner(config, action_size, iter(batches), device)
     if other_noise:
@@ -73,8 +79,10 @@ def draw(found: Mapping[str, Curves], names: Sequence[str], title: str, file: Pa
     for axes, name in zip(panels.flat, names, strict=False):
         for kind, values in found.items():
             shown = smooth(values[name])
-            style = {"color": "0.6", "lw": 1.0} if kind == OTHER_NOISE else {"lw": 1.4}
-            axes.plot([10 * place + 5 for place in range(len(shown))], shown, label=kind, **style)
+            again = kind.endswith(OTHER_NOISE)
+            colour = f"C{list(found).index(kind.removesuffix(OTHER_NOISE))}"
+            line = {"color": colour, "ls": ":" if again else "-"}
+            axes.plot([10 * place + 5 for place in range(len(shown))], shown, label=kind, lw=1.3, **line)
         axes.set(title=name.replace("_", " "), xlabel="updates")
         axes.grid(alpha=0.3)
     panels.flat[0].legend(fontsize="small")
@@ -114,11 +122,11 @@ def main() -> None:
     if arguments.device.startswith("cuda"):  # on a CPU it is float32
         formats.append("tf32")
     found: dict[str, Curves] = {}
-    for kind in formats:
-        formatted = dataclasses.replace(config, precision=kind)
-        found[kind] = curves(formatted, action_size, batches, arguments.device, other_noise=False)
-    exact = dataclasses.replace(config, precision="float32")
-    found[OTHER_NOISE] = curves(exact, action_size, batches, arguments.device, other_noise=True)
+    for other_noise in (False, True):
+        for precision in formats:
+            formatted = dataclasses.replace(config, precision=precision)
+            name = precision + OTHER_NOISE if other_noise else precision
+            found[name] = curves(formatted, action_size, batches, arguments.device, other_noise)
     names = [name for name in LOSSES if name in found["float32"]]
     record = {
         "preset": config.preset,
