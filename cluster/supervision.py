@@ -49,8 +49,7 @@ class Supervisor:
         self.told: set[Role] = set()
         self.slow: dict[Role, tuple[str, float]] = {}
         self.processes: dict[Role, str] = {}
-        self.last_progress = time.monotonic()
-        self.watched = -math.inf
+        self.last_progress = self.watched = time.monotonic()
 
     def start(self, role: Role) -> None:
         """Starts the role for the first time."""
@@ -177,10 +176,12 @@ class Supervisor:
             UserError: nothing has moved for ten minutes; names who is being waited for.
         """
         now = time.monotonic()
-        if 0 <= now - self.watched < WATCH_SECONDS:
+        unseen = now - self.watched
+        if 0 <= unseen < WATCH_SECONDS:
             return  # of hundreds of roles a call ends every few milliseconds
         self.watched = now
-        if self.excused:
+        # Where the coordinator itself was held up, by a slow disk perhaps, calls have ended and nobody took them in.
+        if self.excused or unseen > self.hang_seconds / 2:
             self.excuse()
         self._name_slow(now)
         # A collector that waits for a shard that hangs is not to blame.

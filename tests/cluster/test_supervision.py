@@ -59,6 +59,12 @@ class Bench:
         config = Config(environment=EnvironmentConfig(hang_seconds=60.0))
         self.supervisor = Supervisor(self.runtime, config, lambda: next(incarnations), self.said.append)
 
+    def look(self, until: float) -> None:
+        """Turns the clock, and has the supervisor look on meanwhile, as a coordinator does."""
+        while self.now < until:
+            self.now = min(until, self.now + 5.0)
+            self.supervisor.watch()
+
     def down_seconds(self, role: Role) -> float:
         """How long the role stays down from now on, to a tenth of a second."""
         began = self.now
@@ -114,26 +120,34 @@ def test_a_collector_that_does_not_come_back_is_killed_once_a_patience(bench: Be
     bench.supervisor.called(COLLECTOR, "collect")
     bench.supervisor.ended(COLLECTOR)
     bench.supervisor.called(COLLECTOR, "collect")
-    bench.now = 60.9
-    bench.supervisor.watch()
+    bench.look(until=60.9)
     assert bench.runtime.killed == []
-    bench.now = 61.1
-    bench.supervisor.watch()
+    bench.look(until=61.1)
     bench.supervisor.watch()
     assert bench.runtime.killed == [COLLECTOR]
-    bench.now = 123.0
-    bench.supervisor.watch()
+    bench.look(until=123.0)
     assert bench.runtime.killed == [COLLECTOR, COLLECTOR]
+
+
+def test_nobody_is_to_blame_for_a_time_in_which_the_coordinator_was_held_up(bench: Bench) -> None:
+    bench.supervisor.called(COLLECTOR, "collect")
+    bench.supervisor.called(LEARNER, "update")
+    bench.now = 700.0  # it wrote a checkpoint to a disk that had stopped
+    bench.supervisor.watch()
+    assert bench.runtime.killed == []
+    assert bench.said == []
+    bench.look(until=760.0)
+    assert bench.runtime.killed == []
+    bench.look(until=762.0)
+    assert bench.runtime.killed == [COLLECTOR]
 
 
 def test_the_first_call_of_a_new_process_may_take_longer(bench: Bench) -> None:
     bench.supervisor.start(COLLECTOR)
     bench.supervisor.called(COLLECTOR, "collect")
-    bench.now = 179.0
-    bench.supervisor.watch()
+    bench.look(until=179.0)
     assert bench.runtime.killed == []
-    bench.now = 181.0
-    bench.supervisor.watch()
+    bench.look(until=181.0)
     assert bench.runtime.killed == [COLLECTOR]
 
 
@@ -141,16 +155,14 @@ def test_a_collector_that_is_not_called_does_not_hang(bench: Bench) -> None:
     bench.supervisor.start(COLLECTOR)
     bench.supervisor.called(COLLECTOR, "collect")
     bench.supervisor.ended(COLLECTOR)
-    bench.now = 500.0
-    bench.supervisor.watch()
+    bench.look(until=500.0)
     assert bench.runtime.killed == []
 
 
 def test_a_learner_is_not_killed_for_being_slow(bench: Bench) -> None:
     bench.supervisor.start(LEARNER)
     bench.supervisor.called(LEARNER, "update")
-    bench.now = 599.0
-    bench.supervisor.watch()
+    bench.look(until=599.0)
     assert bench.runtime.killed == []
 
 
@@ -175,41 +187,34 @@ def test_a_learner_or_a_shard_that_keeps_everybody_waiting_is_named_once_and_whe
 def test_a_learner_that_starts_is_given_longer(bench: Bench) -> None:
     bench.supervisor.start(LEARNER)
     bench.supervisor.called(LEARNER, "restore")
-    bench.now = 179.0
-    bench.supervisor.watch()
+    bench.look(until=179.0)
     assert bench.said == []
-    bench.now = 181.0
-    bench.supervisor.watch()
+    bench.look(until=181.0)
     assert bench.said == ["learner has not come back from restore for 181 s"]
 
 
 def test_an_evaluator_is_named_when_it_takes_very_long(bench: Bench) -> None:
     bench.supervisor.called(Role("evaluator"), "evaluate")
-    bench.now = 601.0
-    bench.supervisor.watch()
+    bench.look(until=601.0)
     assert bench.said == ["evaluator has not come back from evaluate for 601 s"]
 
 
 def test_a_collector_that_waits_for_a_shard_that_hangs_is_not_killed(bench: Bench) -> None:
     bench.supervisor.called(COLLECTOR, "collect")
     bench.supervisor.called(Role("replay"), "report")
-    bench.now = 300.0
-    bench.supervisor.watch()
+    bench.look(until=300.0)
     assert bench.runtime.killed == []
-    assert bench.said == ["replay 0 has not come back from report for 300 s"]
-    bench.now = 601.0
+    assert bench.said == ["replay 0 has not come back from report for 65 s"]
     with pytest.raises(UserError, match=r"waiting for collector 1 \(collect\), replay 0 \(report\)$"):
-        bench.supervisor.watch()
+        bench.look(until=601.0)
 
 
 def test_nobody_is_named_for_the_time_in_which_all_wait_for_the_store(bench: Bench) -> None:
     bench.supervisor.called(LEARNER, "update")
     bench.supervisor.excused = True
-    bench.now = 100.0
-    bench.supervisor.watch()
+    bench.look(until=100.0)
     bench.supervisor.excused = False
-    bench.now = 150.0
-    bench.supervisor.watch()
+    bench.look(until=150.0)
     assert bench.said == []
 
 
@@ -226,27 +231,23 @@ def test_calls_in_this_process_are_never_killed(monkeypatch: pytest.MonkeyPatch)
     bench = Bench(monkeypatch, slice_seconds=None)
     bench.supervisor.start(COLLECTOR)
     bench.supervisor.called(COLLECTOR, "collect")
-    bench.now = 599.0
-    bench.supervisor.watch()
+    bench.look(until=599.0)
     assert bench.runtime.killed == []
 
 
 def test_ten_minutes_without_progress_end_the_run_and_name_who_is_waited_for(bench: Bench) -> None:
     bench.supervisor.start(LEARNER)
-    bench.now = 300.0
+    bench.look(until=300.0)
     bench.supervisor.progressed(COLLECTOR)
     bench.supervisor.called(LEARNER, "update")
-    bench.now = 899.0
-    bench.supervisor.watch()
-    bench.now = 901.0
+    bench.look(until=899.0)
     with pytest.raises(UserError, match=r"^no progress for 10 minutes; waiting for learner \(update\)$"):
-        bench.supervisor.watch()
+        bench.look(until=901.0)
 
 
 def test_without_any_call_nobody_is_named(bench: Bench) -> None:
-    bench.now = 601.0
     with pytest.raises(UserError, match="waiting for nobody"):
-        bench.supervisor.watch()
+        bench.look(until=601.0)
 
 
 def test_a_role_without_a_place_is_not_called_nor_blamed_and_after_a_while_spoken_of_once(bench: Bench) -> None:
@@ -266,6 +267,5 @@ def test_a_run_that_waits_for_a_place_alone_says_so_when_it_stops(bench: Bench) 
     bench.runtime.homeless = {LEARNER}
     bench.supervisor.start(LEARNER)
     bench.supervisor.alive(LEARNER)
-    bench.now += 601
     with pytest.raises(UserError, match=r"learner \(no node has room for it\)"):
-        bench.supervisor.watch()
+        bench.look(until=601)
