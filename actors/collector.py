@@ -18,6 +18,7 @@ from actors.chunker import Chunker
 from actors.environment import make_environment
 from actors.watchdog import HangWatchdog
 from common.config import Config, EnvironmentConfig
+from common.errors import EnvironmentFailedError, UserError
 from common.reports import CollectReport, EpisodeReport
 from common.seeding import derive_seed
 from common.sequence import IMAGE_SHAPE, Chunk, StreamKey
@@ -63,6 +64,9 @@ class Collector:
         sink: where chunks go.
         policy: acts once weights have arrived.
         make: builds environments.
+
+    Raises:
+        EnvironmentFailedError: an environment cannot be built, now or when one that raised is to be built anew.
     """
 
     def __init__(
@@ -93,12 +97,12 @@ class Collector:
         self._slots: list[_Slot] = []
         with self._watchdog:
             for index in range(count):
-                environment = self._build(index, rebuilds=0)
+                environment, first = self._build(index, rebuilds=0)
                 action_size = environment.action_spec().shape[0]
                 stream = StreamKey(actor, incarnation, index)
                 chunker = Chunker(stream, config.replay.chunk_rows, int(first_rows[index]), action_size)
                 self._slots.append(_Slot(environment, chunker))
-                self._begin(index, environment.reset())
+                self._begin(index, first)
         self._uniform = UniformPolicy(action_size, derive_seed(config.seed, "uniform", actor, incarnation))
 
     def set_weights(self, version: int, weights: Mapping[str, NDArray[np.float32]]) -> None:
@@ -229,11 +233,17 @@ class Collector:
         slot.rebuilds += 1
         with contextlib.suppress(Exception):  # what is broken need not close
             slot.environment.close()
-        slot.environment = self._build(index, slot.rebuilds)
-        self._begin(index, slot.environment.reset())
+        slot.environment, first = self._build(index, slot.rebuilds)
+        self._begin(index, first)
 
-    def _build(self, index: int, rebuilds: int) -> dm_env.Environment:
+    def _build(self, index: int, rebuilds: int) -> tuple[dm_env.Environment, dm_env.TimeStep]:
+        """An environment, and its first episode's first time step."""
         seed = derive_seed(self._config.seed, "environment", *self._identity, index, rebuilds)
-        environment = self._make(self._config.task, self._config.environment, seed)
-        self._watchdog.alive()
-        return environment
+        try:
+            environment = self._make(self._config.task, self._config.environment, seed)
+            self._watchdog.alive()
+            return environment, environment.reset()
+        except UserError:
+            raise
+        except Exception as error:  # as of an OpenGL that the process has lost: another one may have it
+            raise EnvironmentFailedError(f"environment {index} cannot be built: {error!r}") from error

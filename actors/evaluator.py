@@ -18,6 +18,7 @@ from actors.rotation import rotate
 from actors.video import film, frames_per_second
 from actors.watchdog import HangWatchdog
 from common.config import Config
+from common.errors import EnvironmentFailedError
 from common.reports import EvaluationReport
 from common.seeding import derive_seed
 from common.sequence import IMAGE_SHAPE
@@ -27,10 +28,6 @@ ENVIRONMENTS_AT_ONCE = 10
 ATTEMPTS = 3
 
 logger = logging.getLogger(__name__)
-
-
-class EnvironmentFailedError(Exception):
-    """An environment raised; its cause says what."""
 
 
 class Evaluator:

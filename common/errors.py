@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class NoWindowsError(Exception):
     """Nothing can be drawn yet: no episode is long enough, or, where whole episodes are drawn, none has finished."""
+
+
+class EnvironmentFailedError(Exception):
+    """An environment raised, and one built anew does so too: its process is of no use. The text says what it was."""

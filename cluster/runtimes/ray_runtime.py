@@ -15,7 +15,14 @@ import ray
 import torch
 from ray._private import services
 from ray.actor import ActorHandle
-from ray.exceptions import ActorUnavailableError, AuthenticationError, RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import (
+    ActorUnavailableError,
+    AuthenticationError,
+    ObjectLostError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from cluster.runtimes.on_device import make_assembly
 from cluster.runtimes.patience import patiently
@@ -33,7 +40,7 @@ from cluster.runtimes.roles import (
 )
 from cluster.runtimes.runtime import Call, Role, RoleDiedError
 from common.code import Installation, installation
-from common.errors import UserError
+from common.errors import EnvironmentFailedError, UserError
 from common.seeding import derive_seed
 from common.sequence import Chunk
 from learner.meeting import Meeting
@@ -151,13 +158,16 @@ class RayRuntime:
         role, method = self.calls.pop(ready[0])
         try:
             return Call(role, method, ray.get(ready[0]))
-        except (RayActorError, WorkerCrashedError) as error:
-            if isinstance(error, ActorUnavailableError):
+        except (RayActorError, WorkerCrashedError, ObjectLostError) as error:
+            if isinstance(error, ActorUnavailableError | ObjectLostError):
                 self.kill(role)  # or one that was only out of reach would go on beside its next life
             return Call(role, method, None, RoleDiedError(" ".join(str(error).split())[:300]))
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 return Call(role, method, None, failed=error.cause)
+            if isinstance(error.cause, EnvironmentFailedError):
+                self.kill(role)
+                return Call(role, method, None, RoleDiedError(str(error.cause)))
             raise error.as_instanceof_cause() from None
 
     def insert(self, shard: int, chunks: Sequence[Chunk]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from actors.collector import Collector
 from actors.environment import PixelEnvironment, make_environment
-from common.errors import UserError
+from common.errors import EnvironmentFailedError, UserError
 from tests.actors.scripted import NOT_ZERO, Counting, ListSink, ScriptedPolicy, collector, config
 
 
@@ -80,6 +80,21 @@ def test_environment_that_always_fails_does_not_keep_the_call_for_ever() -> None
 def test_environment_that_cannot_be_built_raises() -> None:
     with pytest.raises(UserError, match="has no callable 'missing'"):
         Collector(config(task="tests.tiny:missing"), 0, 0, ListSink(), ScriptedPolicy(), make_environment)
+
+
+@pytest.mark.parametrize("works", [0, 1], ids=["at first", "anew"])
+def test_environment_that_no_process_like_this_can_build_is_named(works: int) -> None:
+    built: list[int] = []
+
+    def make(task: str, environment_config: Any, seed: int) -> PixelEnvironment:
+        built.append(seed)
+        if len(built) > works:
+            raise RuntimeError("no OpenGL context")
+        return PixelEnvironment(Counting(seed, length=12, fails_at=5), 1, 1000)
+
+    with pytest.raises(EnvironmentFailedError, match=r"environment 0 cannot be built: RuntimeError.*no OpenGL context"):
+        Collector(config(environments=1), 0, 0, ListSink(), ScriptedPolicy(), make).collect(24)
+    assert len(built) == works + 1
 
 
 def test_actions_that_are_not_finite_raise_instead_of_rebuilding() -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from actors.environment import PixelEnvironment
-from actors.evaluator import ENVIRONMENTS_AT_ONCE, EnvironmentFailedError, Evaluator
+from actors.evaluator import ENVIRONMENTS_AT_ONCE, Evaluator
 from actors.rotation import rotate
 from actors.video import film, frames_per_second
+from common.errors import EnvironmentFailedError
 from tests import tiny
 from tests.actors.scripted import Counting, ScriptedPolicy, config
 
