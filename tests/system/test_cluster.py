@@ -27,8 +27,9 @@ TASK += ["--environment.action-repeat", "2", "--environment.time-limit", "24"]
 
 
 @pytest.fixture
-def cluster(patient_ray: None) -> Iterator[Any]:
+def cluster(patient_ray: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head that takes learner and replay, and no actors."""
+    monkeypatch.setenv("TINY_STEP_SECONDS", "0.003")  # of the nodes' processes: no run ends before a node is gone
     labels = {"dreamfleet_learner": 1, "dreamfleet_replay": 1}
     made = Cluster(
         initialize_head=True,
@@ -77,7 +78,7 @@ def replay_node(cluster: Any) -> Any:
 
 def test_actors_wait_for_a_node_lose_it_and_go_on_when_another_joins(cluster: Any, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    args = [*TASK, "--ray-address", cluster.address, "--ray-placement", "labels"]
+    args = [*TASK, "--task", "tests.system.faulty:slow", "--ray-address", cluster.address, "--ray-placement", "labels"]
     with Training(folder, args, tmp_path / "output") as training:
         training.until(lambda: "collector 0 waits for a node with room for it" in training.text)
         first = actor_node(cluster)

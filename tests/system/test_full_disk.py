@@ -12,7 +12,7 @@ from replay_service.stores.redis import RedisStore
 from tests.full_disk import SmallDisk, small_disk
 from tests.redis_server import RedisServer
 from tests.system.processes import Training
-from tests.system.test_recovery import assert_whole, chunks_in, on, stored_chunks
+from tests.system.test_recovery import LONG, assert_whole, chunks_in, on, stored_chunks
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def test_a_full_redis_server_is_waited_for_and_the_run_goes_on_when_it_has_room(
     folder = tmp_path / "run"
     with RedisServer(tmp_path / "redis") as server:
         where = ["--replay-store", "redis", "--redis-url", server.url, "--redis-timeout", "600"]
-        with Training(folder, on("slow", *where), tmp_path / "log", TINY_STEP_SECONDS="0.01") as run:
+        with Training(folder, on("slow", *where, *LONG), tmp_path / "log", TINY_STEP_SECONDS="0.01") as run:
             run.until(lambda: run.stored() > 0)
             server.client().config_set("maxmemory", "1mb")
             run.until(lambda: "used memory > 'maxmemory'; waiting up to 600 s" in run.text)

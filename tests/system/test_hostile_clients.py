@@ -22,7 +22,7 @@ from tests.system.processes import Training
 
 pytestmark = pytest.mark.slow
 
-RUN = [*SMALL_RUN, "--env-steps", "800"]
+RUN = [*SMALL_RUN, "--task", "tests.system.faulty:slow", "--env-steps", "800"]
 BYTES = 64 * 1024
 
 
@@ -129,7 +129,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 def test_a_run_that_is_attacked_computes_the_same_and_opens_nothing_but_a_loopback_port(tmp_path: Path) -> None:
     pages: list[str] = []
-    with Training(tmp_path / "attacked", RUN, tmp_path / "log", TINY_STEP_SECONDS="0") as run:
+    with Training(tmp_path / "attacked", RUN, tmp_path / "log", TINY_STEP_SECONDS="0.01") as run:
         run.until(lambda: "metrics: http" in run.text, 300)
         found = re.search(r"metrics: (http://127\.0\.0\.1:(\d+)/metrics)", run.text)
         assert found is not None, run.text

@@ -25,6 +25,9 @@ from tests.tiny import SPEED
 pytestmark = pytest.mark.slow
 
 TASK = ["--preset", "smoke", "--environment.action-repeat", "2", "--environment.time-limit", "24", "--device", "cpu"]
+ENV_STEPS = 2400
+LONG = ["--env-steps", str(ENV_STEPS)]
+"""At the first line of metrics collectors cannot be done, be the learner ever so slow: they are 1,100 steps ahead."""
 
 
 def on(task: str, *args: str) -> list[str]:
@@ -79,7 +82,7 @@ def assert_follow(rows: Rows) -> None:
 
 def test_a_killed_collector_is_replaced_and_the_run_finishes(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with Training(folder, on("slow"), tmp_path / "log", TINY_STEP_SECONDS="0.01") as run:
+    with Training(folder, on("slow", *LONG), tmp_path / "log", TINY_STEP_SECONDS="0.01") as run:
         run.until(lambda: run.stored() > 0)
         victim = run.role("Collector")
         assert victim is not None
@@ -90,7 +93,7 @@ def test_a_killed_collector_is_replaced_and_the_run_finishes(tmp_path: Path) -> 
     assert summary is not None
     assert summary["finished"]
     assert summary["role_restarts"] == {"collector": 1}
-    assert 1200 - 4 < summary["env_steps"] <= 1200
+    assert ENV_STEPS - 4 < summary["env_steps"] <= ENV_STEPS
     chunks = stored_chunks(folder)
     assert_whole(chunks)
     assert len({chunk.key.incarnation for chunk in chunks}) == 2
@@ -203,11 +206,12 @@ def test_a_redis_server_that_stays_away_ends_the_run_with_a_checkpoint(tmp_path:
 
 
 def test_kill_9_of_everything_loses_and_doubles_no_acknowledged_row(tmp_path: Path) -> None:
-    folder, args = tmp_path / "run", on("slow", "--env-steps", "2000")
+    folder, args = tmp_path / "run", on("slow", "--env-steps", "3000")
     acknowledged: list[int] = []
     before: dict[tuple[int, ...], bytes] = {}
-    for target in (500, 900):
+    for _ in range(2):
         with Training(folder, args, tmp_path / "log", TINY_STEP_SECONDS="0.01") as run:
+            target = run.stored() + 400
             run.until(lambda run=run, target=target: run.stored() >= target)
             acknowledged.append(run.stored())
             run.kill()

@@ -81,7 +81,7 @@ def study(file: Path, out: Path, *args: str) -> Iterator[Study]:
         driver = psutil.Popen(
             command(["study", str(file), "--out", str(out), *args]),
             cwd=REPOSITORY,
-            env={**os.environ, "TINY_STEP_SECONDS": "0.002"},
+            env={**os.environ, "TINY_STEP_SECONDS": "0.005"},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
