@@ -138,10 +138,11 @@ def _end(coordinator: Coordinator) -> dict[str, Any]:
 def _save(coordinator: Coordinator, gave_up: StoreGaveUpError) -> None:
     """A checkpoint when the replay store has been away for too long; what it did not take is lost."""
     coordinator.folder.room = Room()  # one disk may be full for both, and was waited for
-    while coordinator.busy:
-        with contextlib.suppress(UserError):
-            coordinator.calls.take_in()
+    coordinator.supervisor.excused = False  # who does not come back now does not wait for the store
     try:
+        while coordinator.busy:
+            with contextlib.suppress(StoreGaveUpError):
+                coordinator.calls.take_in()
         coordinator.checkpoint()
     except UserError as error:
         raise UserError(f"{gave_up}, from the checkpoint before: {error}") from gave_up

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from cluster.coordinator import Coordinator
 from cluster.runtimes.runtime import LEARNER
 from common.errors import UserError
+from replay_service.stores.trouble import StoreGaveUpError
 from tests.cluster.expectations import assert_complete, stride
-from tests.cluster.simulated import Faults, SimulatedRuntime, config, simulate
+from tests.cluster.simulated import FOREVER, Faults, SimulatedRuntime, config, simulate
 
 
 @settings(deadline=None, max_examples=20)
@@ -224,3 +225,16 @@ def test_a_collector_that_hangs_is_killed_and_started_again(tmp_path: Path) -> N
 def test_a_learner_that_hangs_stops_the_run_and_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^no progress for 10 minutes; waiting for learner \(update\)"):
         simulate(config(), tmp_path, faults=Faults(hangs={("learner", "update"): {3}}))
+
+
+def test_a_learner_that_hangs_when_the_store_is_given_up_is_named(tmp_path: Path) -> None:
+    def give_up(coordinator: Coordinator, runtime: SimulatedRuntime) -> None:
+        hangs = any(event.end == FOREVER for event in runtime.under_way)
+        if hangs and not coordinator.supervisor.excused:
+            coordinator.supervisor.excused = True
+            runtime.on_end = lambda: None
+            raise StoreGaveUpError("Redis is away")
+
+    line = r"^Redis is away, from the checkpoint before: no progress for 10 minutes; waiting for .*learner \(update\)$"
+    with pytest.raises(UserError, match=line):
+        simulate(config(), tmp_path, faults=Faults(hangs={("learner", "update"): {3}}), watch=give_up)
