@@ -53,6 +53,9 @@ def _begin(coordinator: Coordinator) -> None:
     run_gauges(numbers, config, time.time())
     if checkpoint is not None:
         numbers.set("checkpoint_timestamp_seconds", checkpoint.path.stat().st_mtime)
+    if coordinator.offline is None:
+        numbers.at_least("env_steps_total", state.get("env_steps", 0))
+    numbers.at_least("updates_total", state.get("updates", 0))  # or the first line would tell of all of them as new
     coordinator.recorder = Recorder(
         folder, coordinator.telemetry, wall_seconds, state.get("best_return"), state.get("env_steps")
     )

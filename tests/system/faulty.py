@@ -58,6 +58,22 @@ class Raising(Faulty):
         raise RuntimeError("GL error")
 
 
+class Losing(Raising):
+    """Raises, and takes the OpenGL of its process with it: nothing can be built there any more."""
+
+    lost = False
+
+    def __init__(self, seed: int) -> None:
+        if Losing.lost:
+            raise RuntimeError("no OpenGL context")
+        super().__init__(seed)
+
+    def fault(self) -> None:
+        """Raises."""
+        Losing.lost = True
+        super().fault()
+
+
 class Endless(Faulty):
     """Its episodes end where the run's time limit is; the fault is that it says that it has got as far as that."""
 
@@ -89,6 +105,11 @@ def hanging(seed: int) -> Hanging:
 def raising(seed: int) -> Raising:
     """Raises once."""
     return Raising(seed)
+
+
+def losing(seed: int) -> Losing:
+    """Loses OpenGL once."""
+    return Losing(seed)
 
 
 def endless(seed: int) -> Endless:

@@ -280,6 +280,20 @@ def test_a_hung_environment_is_killed_and_the_run_finishes(tmp_path: Path) -> No
     assert_whole(stored_chunks(folder))
 
 
+def test_a_collector_that_can_build_no_environment_any_more_is_replaced_and_the_run_finishes(tmp_path: Path) -> None:
+    folder, fault = tmp_path / "run", tmp_path / "lost"
+    with Training(folder, on("losing"), tmp_path / "log", TINY_FAULT_FILE=str(fault)) as run:
+        assert run.end() == 0, run.text
+        assert "collector 0 died and starts again in 1 s: environment" in run.text
+        assert "cannot be built: RuntimeError('no OpenGL context')" in run.text
+    assert fault.exists()
+    summary = RunFolder(folder).summary()
+    assert summary is not None
+    assert summary["finished"]
+    assert summary["role_restarts"] == {"collector": 1}
+    assert_whole(stored_chunks(folder))
+
+
 def test_an_environment_that_raises_is_rebuilt_and_counted(tmp_path: Path) -> None:
     folder, fault = tmp_path / "run", tmp_path / "raised"
     args = on("raising", "--runtime", "inline")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cluster.coordinator import Coordinator
 from cluster.telemetry.numbers import Numbers
+from tests.cluster.expectations import stop_after
 from tests.cluster.simulated import Event, Faults, SimulatedRuntime, config, simulate
 from tests.cluster.simulated_roles import Disk
 
@@ -62,6 +63,17 @@ def test_counters_never_go_back(kills: list[int], seed: int) -> None:
     kept = Numbers()
     kept.restore(totals)
     assert kept.counters == numbers.counters
+
+
+def test_a_run_that_has_lost_its_totals_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    disk = Disk()
+    first = simulate(config(), tmp_path, disk=disk, watch=stop_after(3000))
+    (tmp_path / ".totals").unlink()  # as a power loss may
+    run = simulate(config(), tmp_path, disk=disk)
+    lines = run.folder.metrics()
+    assert {line["model_loss"] for line in lines if "model_loss" in line} == {1.0}, "means over what was done since"
+    assert run.coordinator.telemetry.public.counters["updates_total",] == run.summary["updates"]
+    assert run.summary["updates"] > first.summary["updates"]
 
 
 def test_gauges_tell_where_a_run_ended(tmp_path: Path) -> None:
