@@ -151,8 +151,16 @@ def is_finished(folder: RunFolder, config: Config) -> bool:
 
 
 def _refuse_damage(folder: RunFolder) -> None:
-    """A run with checkpoints of which none is whole would begin anew without a word, its counters going back."""
-    if folder.newest_checkpoint() is None and folder.skipped:
+    """A run with checkpoints of which none is whole would begin anew without a word, its counters going back.
+
+    One that was copied without its hidden files would name new rows as old ones, which the replay has already.
+    """
+    newest = folder.newest_checkpoint()
+    if newest is not None and not folder.has_counts:
+        raise UserError(
+            f"{folder.path} has lost its hidden files, .incarnation and .weights_version: copy them too, as cp -a does"
+        )
+    if newest is None and folder.skipped:
         raise UserError(
             f"every checkpoint in {folder.skipped[0].parent} is damaged; move them away to train anew on the run's "
             "replay, or name another --run-dir"

@@ -23,6 +23,8 @@ from common.jsonl import JsonLines, as_json
 from common.lock import InUseError, claim
 from common.room import Room
 
+_INCARNATION, _WEIGHTS_VERSION = ".incarnation", ".weights_version"
+
 
 class RunFolder:
     """One run's folder; only the coordinator writes it. Nothing is created before `lock` or `create`.
@@ -99,13 +101,18 @@ class RunFolder:
             os.close(self._lock)
             self._lock = None
 
+    @property
+    def has_counts(self) -> bool:
+        """Whether the files are there by which new rows and weights are told from those of before."""
+        return all((self.path / name).exists() for name in (_INCARNATION, _WEIGHTS_VERSION))
+
     def next_incarnation(self) -> int:
         """A number that no role of this run has had before; it is on the disk before it is used."""
-        return self._count(".incarnation")
+        return self._count(_INCARNATION)
 
     def next_weights_version(self) -> int:
         """A number above that of all weights published so far, in killed lives of the run too."""
-        return self._count(".weights_version")
+        return self._count(_WEIGHTS_VERSION)
 
     def write_totals(self, totals: Mapping[str, Any]) -> None:
         """Keeps sums over the whole run, killed lives included; a power loss may take the newest ones."""

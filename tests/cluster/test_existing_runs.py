@@ -100,6 +100,16 @@ def test_a_damaged_configuration_is_refused_and_left_alone(
     assert snapshot(run) == before
 
 
+@pytest.mark.parametrize("name", [".incarnation", ".weights_version"])
+def test_a_run_that_was_copied_without_its_hidden_files_is_refused_and_left_alone(
+    run: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / name).unlink()
+    before = snapshot(run)
+    assert "copy them too, as cp -a does" in one_line_and_exit_2(train(run, "--env-steps", "2000"), capsys)
+    assert snapshot(run) == before
+
+
 @pytest.mark.parametrize("damage", ["flipped parameters", "truncated parameters", "flipped state", "no optimisers"])
 def test_a_damaged_newest_checkpoint_is_passed_over_and_named(
     run: Path, damage: str, capsys: pytest.CaptureFixture[str]
