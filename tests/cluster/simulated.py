@@ -96,6 +96,7 @@ class SimulatedRuntime:
         done: updates that the learner's parameters have behind them.
         room: how many collectors the nodes have room for; None: for any number.
         placed: the collectors that have a place.
+        dead: who was slain and not started again yet.
         on_end: called after each call has had its effect.
     """
 
@@ -123,8 +124,10 @@ class SimulatedRuntime:
         self.room: int | None = None
         self.placed: set[Role] = set()
         self.place_at: dict[Role, float] = {}
+        self.dead: set[Role] = set()
 
     def start(self, role: Role, incarnation: int) -> None:
+        self.dead.discard(role)
         if role in dict(self.started):
             self.place_at[role] = self.now + self.faults.homeless_seconds.get(role.kind, 0.0)
         self.started.append((role, incarnation))
@@ -158,6 +161,8 @@ class SimulatedRuntime:
             (role.kind, method), ()
         ) or self.randomness.random() < self.faults.chance.get(role.kind, 0.0):
             event.end, event.fails = free + seconds * self.randomness.random(), "killed"
+        if role in self.dead:
+            event.end, event.fails = free, "was gone already"
         self.under_way.append(event)
 
     def seconds(self, role: Role, method: str, args: tuple[Any, ...]) -> float:
@@ -242,6 +247,11 @@ class SimulatedRuntime:
         for event in self.under_way:
             if event.role == role:
                 event.end, event.fails = self.now, "hung"
+
+    def slay(self, role: Role) -> None:
+        """Ends a process at any moment: of one that idles the next call will tell."""
+        self.dead.add(role)
+        self.kill(role)
 
     def shutdown(self) -> None:
         self.closed = True

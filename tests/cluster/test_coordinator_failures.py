@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,38 +12,58 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.coordinator import Coordinator
-from cluster.runtimes.runtime import LEARNER
+from cluster.runtimes.runtime import EVALUATOR, LEARNER
 from common.errors import UserError
 from replay_service.stores.trouble import StoreGaveUpError
-from tests.cluster.expectations import assert_complete, stride
+from tests.cluster.expectations import assert_complete
 from tests.cluster.simulated import FOREVER, Faults, SimulatedRuntime, config, simulate
 
 
 @settings(deadline=None, max_examples=20)
 @given(
     seed=st.integers(0, 10_000),
-    collector=st.floats(0.0, 0.2),
+    collector=st.floats(0.0, 0.1),
     learner=st.floats(0.0, 0.05),
     evaluator=st.floats(0.0, 0.3),
+    anybody=st.floats(0.0, 0.02),
+    homeless_seconds=st.sampled_from([0.0, 3.0]),
     env_steps_per_second=st.sampled_from([100.0, 400.0, 20_000.0]),
+    updates_per_second=st.sampled_from([30.0, 3000.0]),
 )
-def test_a_run_whose_roles_die_at_random_ends_at_its_steps(
-    seed: int, collector: float, learner: float, evaluator: float, env_steps_per_second: float
+def test_a_run_whose_roles_die_at_random_ends_at_its_steps_with_its_updates(
+    seed: int,
+    collector: float,
+    learner: float,
+    evaluator: float,
+    anybody: float,
+    homeless_seconds: float,
+    env_steps_per_second: float,
+    updates_per_second: float,
 ) -> None:
-    wanted = config()
-    faults = Faults(seed, {"collector": collector, "learner": learner, "evaluator": evaluator})
+    """They die over their calls, and `anybody` at any moment; the learner's next life may wait for a place."""
+    wanted, randomness = config(), random.Random(seed)
+    chances = {"collector": collector, "learner": learner, "evaluator": evaluator}
+    faults = Faults(seed, chances, homeless_seconds={"learner": homeless_seconds})
     versions: list[int] = []
+
+    def watch(coordinator: Coordinator, runtime: SimulatedRuntime) -> None:
+        versions.append(coordinator.weights_version)
+        if randomness.random() < anybody:
+            runtime.slay(randomness.choice([LEARNER, EVALUATOR, *coordinator.collectors]))
+
     with tempfile.TemporaryDirectory() as folder:
         run = simulate(
             wanted,
             Path(folder),
             env_steps_per_second=env_steps_per_second,
+            updates_per_second=updates_per_second,
             faults=faults,
-            watch=lambda coordinator, _: versions.append(coordinator.weights_version),
+            watch=watch,
         )
         lines = run.folder.metrics()
-    assert run.summary["finished"]
-    assert wanted.env_steps - stride(wanted) < run.summary["env_steps"] <= wanted.env_steps
+        assert_complete(run, wanted)
+    assert run.summary["updates"] == run.runtime.done
+    assert "are lost" not in run.text
     assert run.summary["env_steps"] == run.runtime.disk.env_steps, "rows of collectors that died count too"
     assert versions == sorted(versions)
     assert [line["env_steps"] for line in lines] == sorted(line["env_steps"] for line in lines)
