@@ -85,6 +85,8 @@ def draw(found: Mapping[str, Curves], names: Sequence[str], title: str, file: Pa
             axes.plot([10 * place + 5 for place in range(len(shown))], shown, label=kind, lw=1.3, **line)
         axes.set(title=name.replace("_", " "), xlabel="updates")
         axes.grid(alpha=0.3)
+        if name == "value_loss":  # it may rise a hundredfold before it falls
+            axes.set_yscale("log")
     panels.flat[0].legend(fontsize="small")
     figure.suptitle(title)
     figure.savefig(file, dpi=110)
