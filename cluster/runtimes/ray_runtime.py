@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,6 +61,7 @@ LABELS = {
 }
 LABEL_SHARE = 0.001
 OBJECT_STORE_BYTES = 512 * 2**20
+CONNECT_SECONDS = 10.0
 START_SECONDS = 300.0
 
 
@@ -257,7 +259,26 @@ def _patience() -> Iterator[None]:
         services.get_node = quickly
 
 
+def _assert_answers(address: str) -> None:
+    """Ray itself would ask for many minutes, and say nothing.
+
+    Raises:
+        UserError: nobody listens at an address that names a port.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return  # `auto`
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise UserError(
+            f"--ray-address {address}: nobody answers there ({error}): is the cluster's head up, and its port open to "
+            "this machine?"
+        ) from None
+
+
 def _join(address: str) -> None:
+    _assert_answers(address)
     try:
         with _silent():
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)

@@ -12,6 +12,7 @@ from ray._private import services
 from cluster.runtimes import ray_runtime
 from cluster.runtimes.ray_runtime import connect
 from common.errors import UserError
+from tests.free_port import free_port
 
 
 def late(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -51,4 +52,11 @@ def test_a_machine_too_busy_for_ray_is_one_clear_line(monkeypatch: pytest.Monkey
     monkeypatch.setattr(ray_runtime, "START_SECONDS", 0.5)
     with pytest.raises(UserError, match="this machine has too much else to do"):
         connect("", roles=3)
+    assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid"])
+def test_an_address_at_which_nobody_answers_is_one_clear_line(host: str) -> None:
+    with pytest.raises(UserError, match=f"--ray-address {host}:.*: nobody answers there"):
+        connect(f"{host}:{free_port()}", roles=3)
     assert not ray.is_initialized()

@@ -17,7 +17,7 @@ from tests.system.processes import Training
 
 pytestmark = pytest.mark.slow
 
-TASK = ["--preset", "smoke", "--task", "tests.tiny:make", "--device", "cpu", "--env-steps", "40000"]
+TASK = ["--preset", "smoke", "--task", "tests.tiny:make", "--device", "cpu", "--env-steps", "10000000"]
 TASK += ["--environment.action-repeat", "2", "--environment.time-limit", "24", "--replay-store", "redis"]
 JOIN = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False); print('joined', ray.is_initialized())"
 
