@@ -57,7 +57,7 @@ class DeviceRows:
 
     def batch(self, deliveries: Sequence[Delivery]) -> Batch:
         """A batch in memory of its own. What was delivered for one before may have been overwritten by then, and what
-        is delivered first by what is delivered later: everything happens in order, on the device's current stream.
+        is delivered first by what is delivered later: everything happens in order, on the stream that is current here.
 
         Args:
             deliveries: of one or more sequences each, together B.

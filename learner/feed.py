@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from common.sequence import IMAGE_SHAPE, ROW_FIELDS, Rows
 from learner.batch import Batch
+from learner.copy_stream import Copies, CopyStream, Reached
 from learner.device_rows import OnDevice
 
 Batches = Iterator[Rows | OnDevice]
@@ -19,34 +21,39 @@ Batches = Iterator[Rows | OnDevice]
 class Feed(Iterator[Batch]):
     """Puts each batch on the device without waiting for it, where its memory is pinned.
 
+    The host only asks a GPU for an update and goes on: the next batch is taken, and copied, while that is computed. So
+    none has to be drawn earlier than on a CPU.
+
     Args:
         batches: rows (B, L), or where on the device they are; the memory of one may be overwritten two batches later,
             and not before.
         device: the learner's.
+        copies: who copies beside what is computed; None: a CUDA device's own stream for it, and on a CPU nobody, since
+            batches are used where they are.
 
     Attributes:
         bytes: that were given to the device so far.
     """
 
-    def __init__(self, batches: Batches, device: torch.device) -> None:
+    def __init__(self, batches: Batches, device: torch.device, copies: Copies | None = None) -> None:
         self.batches = batches
         self.device = device
+        self.copies = CopyStream(device) if copies is None and device.type == "cuda" else copies
         self.bytes = 0
-        self._copying: deque[torch.cuda.Event] = deque()
+        self._reached: deque[Reached] = deque()
 
     def __next__(self) -> Batch:
-        if self.device.type != "cuda":
-            return self._placed(next(self.batches))
-        if len(self._copying) > 1:
-            self._copying.popleft().synchronize()  # over long ago, unless the device is two updates behind
-        batch = self._placed(next(self.batches))
-        event = torch.cuda.Event()
-        event.record()
-        self._copying.append(event)
+        if len(self._reached) > 1:
+            self._reached.popleft()()  # long ago, unless the device is two updates behind
+        coming = next(self.batches)
+        self.bytes += coming.nbytes
+        if self.copies is None:
+            return self._placed(coming)
+        batch = self.copies.start(partial(self._placed, coming))
+        self._reached.append(self.copies.join(batch))
         return batch
 
     def _placed(self, batch: Rows | OnDevice) -> Batch:
-        self.bytes += batch.nbytes
         return batch.batch() if isinstance(batch, OnDevice) else Batch.from_rows(batch, self.device)
 
 
