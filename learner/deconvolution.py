@@ -10,6 +10,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from learner.blocks import kernel_blocks, kernel_pixels, pixels
 from learner.precision import compute_type
 
 
@@ -25,55 +26,75 @@ def deconvolve(value: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tenso
 class Deconvolution:
     """A transposed convolution with these weights.
 
-    Every second output row and column sees every second tap alone, so that a CPU computes the four kinds of outputs as
+    Every second output row and column sees every second tap alone, so that a CPU computes blocks of 2 × 2 outputs as
     the channels of one plain convolution, which fill its registers where three colours do not: 1.5 to 4 times as fast.
-    The way back is a plain convolution as it is. Where its channels are few, two columns' are taken together.
+    The way back is a plain convolution, over the result or over its blocks.
 
     Args:
         weight: (I, O, K, K).
-        bias: (O).
+        bias: (O), or none.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        inputs, outputs, kernel, _ = weight.shape
-        self.weight, self.bias = weight, bias.repeat(4)
-        self.taps = taps = (kernel + 1) // 2
-        even = functional.pad(weight, (0, 2 * taps - kernel, 0, 2 * taps - kernel))
-        phases = even.view(inputs, outputs, taps, 2, taps, 2).permute(3, 5, 1, 0, 2, 4).flip(-1, -2)
-        self.phases = phases.reshape(4 * outputs, inputs, taps, taps).contiguous(memory_format=torch.channels_last)
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.weight = weight
+        self.kernel = weight.shape[-1]
+        self.over_blocks = kernel_blocks(weight).contiguous(memory_format=torch.channels_last)  # (I, 4 · O, T, T)
+        self.to_blocks = self.over_blocks.transpose(0, 1).flip(-1, -2).contiguous(memory_format=torch.channels_last)
+        self.bias = None if bias is None else bias.repeat(4)
+        self.around = self.over_blocks.shape[-1] - 1
+
+    def blocks(self, value: Tensor) -> Tensor:
+        """(N, I, H, W) → the result's blocks (N, 4 · O, H + T − 1, W + T − 1); the last are cut off if K is odd."""
+        return functional.conv2d(value, self.to_blocks, self.bias, padding=self.around)
 
     def forth(self, value: Tensor, relu: bool) -> Tensor:
         """(N, I, H, W) → (N, O, 2 (H − 1) + K, 2 (W − 1) + K), channels last, with ReLU if asked for."""
-        apart = functional.conv2d(value, self.phases, self.bias, padding=self.taps - 1)
+        blocks = self.blocks(value)
         if relu:
-            apart.relu_()
-        # Rows of the kinds, columns of the kinds and channels: two columns' channels lie together, and move together.
-        pairs = apart.permute(0, 2, 3, 1).unflatten(-1, (2, -1)).transpose(2, 3)
-        result = pairs.flatten(1, 2).unflatten(-1, (2, -1)).flatten(2, 3)
-        kernel = self.weight.shape[-1]
-        if kernel % 2:
-            height, width = (2 * (size - 1) + kernel for size in value.shape[-2:])
-            result = result[:, :height, :width].contiguous()
-        return result.permute(0, 3, 1, 2)
+            blocks.relu_()
+        height, width = (2 * (size - 1) + self.kernel for size in value.shape[-2:])
+        return pixels(blocks, height, width)
 
     def back(self, gradient: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of value, weight and bias, given the result's without its ReLU."""
-        to_bias = gradient.sum((0, 2, 3))
-        if len(self.weight) > 8 or self.weight.shape[-1] != 6 or value.shape[-1] % 2:
-            to_value = functional.conv2d(gradient, self.weight, stride=2)
-            return to_value, weight_gradient(value, gradient, self.weight, (2, 2)), to_bias
-        gradient, value, pairs = _beside(gradient, 4), _beside(value, 2), _pairs(self.weight)
-        to_value = functional.conv2d(gradient, pairs, stride=(2, 1))
-        to_pairs = weight_gradient(value, gradient, pairs, (2, 1))
-        return _beside(to_value, 0.5), _weight_of(to_pairs), to_bias
+        to_value = functional.conv2d(gradient, self.weight, stride=2)
+        return to_value, weight_gradient(value, gradient, self.weight, 2), sum_of_places(gradient)
+
+    def back_from_blocks(self, gradient: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`back`, given the gradient of the result's blocks (N, 4 · O, H + T − 1, W + T − 1)."""
+        to_bias = sum_of_places(gradient).view(4, -1).sum(0)
+        if len(self.weight) > 8 or self.around != 2 or value.shape[-1] % 2:
+            to_value = functional.conv2d(gradient, self.over_blocks)
+            to_weight = weight_gradient(value, gradient, self.over_blocks, 1)
+            return to_value, kernel_pixels(to_weight, self.kernel), to_bias
+        gradient, value, pairs = _beside(gradient, 2), _beside(value, 2), _pairs(self.over_blocks)
+        to_value = functional.conv2d(gradient, pairs)
+        to_pairs = weight_gradient(value, gradient, pairs, 1)
+        return _beside(to_value, 0.5), kernel_pixels(_weight_of(to_pairs), self.kernel), to_bias
 
 
-def weight_gradient(gradient: Tensor, value: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
+def weight_gradient(gradient: Tensor, value: Tensor, weight: Tensor, stride: int) -> Tensor:
     """That of a convolution's weight (O, I, K, K): result's gradient (N, O, …), value (N, I, …)."""
-    mask = [False, True, False]
+    return _convolution_backward(gradient, value, weight, stride, [False, True, False])[1]
+
+
+def value_gradient(gradient: Tensor, value: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """That of what a convolution with this weight (O, I, K, K) saw: result's gradient (N, O, …), value (N, I, …)."""
+    return _convolution_backward(gradient, value, weight, stride, [True, False, False])[0]
+
+
+def _convolution_backward(
+    gradient: Tensor, value: Tensor, weight: Tensor, stride: int, wanted: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
     return torch.ops.aten.convolution_backward(
-        gradient, value, weight, None, list(stride), [0, 0], [1, 1], False, [0, 0], 1, mask
-    )[1]
+        gradient, value, weight, None, [stride, stride], [0, 0], [1, 1], False, [0, 0], 1, wanted
+    )
+
+
+def sum_of_places(value: Tensor) -> Tensor:
+    """(N, C, H, W), channels last → (C); a row's places are added beside each other, since channels are few."""
+    last = value.permute(0, 2, 3, 1)
+    return last.reshape(-1, last.shape[2] * last.shape[3]).sum(0).view(last.shape[2:]).sum(0)
 
 
 def _beside(value: Tensor, columns: float) -> Tensor:
@@ -84,16 +105,16 @@ def _beside(value: Tensor, columns: float) -> Tensor:
 
 
 def _pairs(weight: Tensor) -> Tensor:
-    """Weights (I, O, 6, 6) as (2 I, 4 O, 6, 2): of two inputs beside each other, which see two times four columns."""
-    wide = torch.stack([functional.pad(weight, (0, 2)), functional.pad(weight, (2, 0))])  # (2, I, O, 6, 8)
-    apart = wide.unflatten(-1, (2, 4)).permute(0, 1, 5, 2, 3, 4)  # (2, I, 4, O, 6, 2)
+    """Weights (I, O, 3, 3) as (2 I, 2 O, 3, 2): of two inputs beside each other, which see two times two columns."""
+    wide = torch.stack([functional.pad(weight, (0, 1)), functional.pad(weight, (1, 0))])  # (2, I, O, 3, 4)
+    apart = wide.unflatten(-1, (2, 2)).permute(0, 1, 5, 2, 3, 4)  # (2, I, 2, O, 3, 2)
     return apart.flatten(2, 3).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def _weight_of(pairs: Tensor) -> Tensor:
     """Gradients of `_pairs` → of the weights."""
-    wide = pairs.unflatten(0, (2, -1)).unflatten(2, (4, -1)).permute(0, 1, 3, 4, 5, 2).flatten(-2)  # (2, I, O, 6, 8)
-    return wide[0, ..., :6] + wide[1, ..., 2:]
+    wide = pairs.unflatten(0, (2, -1)).unflatten(2, (2, -1)).permute(0, 1, 3, 4, 5, 2).flatten(-2)  # (2, I, O, 3, 4)
+    return wide[0, ..., :3] + wide[1, ..., 1:]
 
 
 class _Deconvolution(Function):

@@ -25,8 +25,8 @@ class Encoder(nn.Module):
         _channels_last(self.layers)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Images, normalised (N, 3, 64, 64) or as they come, uint8 (N, 64, 64, 3) → embeddings (N, 32 · depth)."""
-        if image.dtype == torch.uint8:
+        """Images, normalised (N, 3, 64, 64) or as blocks (N, 12, 32, 32) → embeddings (N, 32 · depth)."""
+        if image.shape[1] == 12:
             return Encoding.apply(image, *self.layers.parameters())
         x = image
         for layer in self.layers:
@@ -52,29 +52,30 @@ class Decoder(nn.Module):
     def forward(self, feature: Tensor) -> Tensor:
         """Features (N, F) → means (N, 3, 64, 64) of a unit-variance Normal over normalised images."""
         assert self.first.bias is not None
-        x = functional.relu(self._pixels(feature) + self.first.bias[:, None, None])
+        x = functional.relu(self._seeds(feature) + self.first.bias[:, None, None])
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
             weight, bias = layer.parameters()
             x = deconvolve(x, weight, bias, relu=number < last)
         return x
 
-    def error(self, feature: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    def error(self, feature: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor]:
         """Half the squared error of all means together, and of each (N,), detached; on a CPU.
 
         Args:
             feature: (N, F).
-            image: uint8 (N, 64, 64, 3).
+            blocks: of the images (N, 12, 32, 32).
         """
-        return Reconstructing.apply(self._pixels(feature), image, self.first.bias, *self.layers.parameters())
+        return Reconstructing.apply(self._seeds(feature), blocks, self.first.bias, *self.layers.parameters())
 
-    def _pixels(self, feature: Tensor) -> Tensor:
-        """The first layer's results (N, 4 · depth, 5, 5) without its bias.
+    def _seeds(self, feature: Tensor) -> Tensor:
+        """The first layer's results (N, 4 · depth, 5, 5) without its bias, channels last.
 
         A transposed convolution of a single pixel is a product with its kernel, and much faster as one.
         """
-        weight = self.first.weight
-        return (self.dense(feature) @ weight.flatten(1)).unflatten(1, weight.shape[1:])
+        matrix = self.first.weight.permute(0, 2, 3, 1)  # (32 · depth, 5, 5, 4 · depth), as it lies in memory
+        seeds = (self.dense(feature) @ matrix.flatten(1)).unflatten(1, matrix.shape[1:])
+        return seeds.permute(0, 3, 1, 2)
 
 
 class Mlp(nn.Sequential):

@@ -14,11 +14,12 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from learner.deconvolution import Deconvolution, weight_gradient
+from learner.blocks import image_blocks, kernel_blocks, kernel_pixels, pixels
+from learner.deconvolution import Deconvolution, sum_of_places, value_gradient, weight_gradient
 from learner.layers import Total, layers_of
 from learner.precision import compute_type
 
-ROWS = 64  # images at a time
+ROWS = 64  # images at a time, about
 
 
 def normalise(image: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -31,99 +32,112 @@ def normalise(image: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def prepared(image: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 images (..., 64, 64, 3) as networks learn from them: flattened, and normalised too where that is no CPU."""
-    return image.flatten(0, -4) if image.device.type == "cpu" else normalise(image, dtype)
+    """uint8 images (..., 64, 64, 3) as networks learn from them: (N, 3, 64, 64), or on a CPU blocks (N, 12, 32, 32)."""
+    if image.device.type != "cpu":
+        return normalise(image, dtype)
+    flat = image.flatten(0, -4)
+    blocks = torch.empty(len(flat), 12, 32, 32, dtype=dtype, memory_format=torch.channels_last)
+    for few, result in zip(_parts(flat), _parts(blocks), strict=True):
+        image_blocks(few, out=result)
+    return blocks
 
 
 class Encoding(Function):
     """Convolutions of stride 2 with ReLU."""
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, *parameters: Tensor) -> Tensor:
-        """uint8 images (N, 64, 64, 3), and the layers' weights and biases → embeddings (N, E)."""
-        ctx.exact, dtype = parameters[0].dtype, compute_type(parameters[0])
-        layers = layers_of(parameters, dtype)
+    def forward(ctx: Any, blocks: Tensor, *parameters: Tensor) -> Tensor:
+        """Images' blocks (N, 12, 32, 32), and the layers' weights and biases → embeddings (N, E)."""
+        dtype = compute_type(parameters[0])
+        (first, first_bias), *layers = layers_of(parameters, dtype)
+        first = kernel_blocks(first).contiguous(memory_format=torch.channels_last)
         results: list[list[Tensor]] = []
-        for few in image.split(ROWS):
-            value = normalise(few, ctx.exact).to(dtype)
-            results.append([value := functional.conv2d(value, *layer, stride=2).relu_() for layer in layers])
-        ctx.weights = [weight for weight, _ in layers]
-        ctx.save_for_backward(image, *(result for few in results for result in few))
-        return torch.cat([few[-1].flatten(1) for few in results])
+        for few in _parts(blocks):
+            values = [functional.conv2d(few.to(dtype), first, first_bias).relu_()]
+            for layer in layers:
+                values.append(functional.conv2d(values[-1], *layer, stride=2).relu_())
+            results.append(values)
+        ctx.weights = [first, *(weight for weight, _ in layers)]
+        ctx.save_for_backward(blocks, *(value for values in results for value in values))
+        return torch.cat([values[-1].flatten(1) for values in results])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the weights and biases."""
-        image, *results = ctx.saved_tensors
-        weights = ctx.weights
-        total = Total()
-        for number, (image_few, gradient_few) in enumerate(zip(image.split(ROWS), gradient.split(ROWS), strict=True)):
-            values = results[number * len(weights) : (number + 1) * len(weights)]
-            inputs = (normalise(image_few, ctx.exact).to(weights[0].dtype), *values[:-1])
-            ahead = gradient_few.to(weights[0].dtype).view_as(values[-1])
+        blocks, *results = ctx.saved_tensors
+        weights, total = ctx.weights, Total()
+        size, dtype = len(weights), weights[0].dtype
+        back = [None, *(Deconvolution(weight) if _few_channels(weight) else None for weight in weights[1:])]
+        gradient = gradient.view(-1, *results[-1].shape[1:]).contiguous(memory_format=torch.channels_last).to(dtype)
+        for number, (few, ahead) in enumerate(zip(_parts(blocks), _parts(gradient), strict=True)):
+            values = results[number * size : (number + 1) * size]
             gradients: list[Tensor] = []
-            for layer in range(len(weights) - 1, -1, -1):
+            for layer in range(size - 1, 0, -1):
                 ahead = torch.ops.aten.threshold_backward(ahead, values[layer], 0.0)
-                own = [weight_gradient(ahead, inputs[layer], weights[layer], (2, 2)), ahead.sum((0, 2, 3))]
-                gradients = [*own, *gradients]
-                if layer > 0:
-                    ahead = torch.ops.aten.convolution_backward(
-                        ahead,
-                        inputs[layer],
-                        weights[layer],
-                        None,
-                        [2, 2],
-                        [0, 0],
-                        [1, 1],
-                        False,
-                        [0, 0],
-                        1,
-                        [True, False, False],
-                    )[0]
-            total.add(gradients)
-        return None, *total.gradients
+                weight, value = weights[layer], values[layer - 1]
+                gradients = [weight_gradient(ahead, value, weight, 2), sum_of_places(ahead), *gradients]
+                deconvolution = back[layer]
+                if deconvolution is None:
+                    ahead = value_gradient(ahead, value, weight, 2)
+                else:
+                    ahead = pixels(deconvolution.blocks(ahead), *value.shape[-2:])
+            ahead = torch.ops.aten.threshold_backward(ahead, values[0], 0.0)
+            own = [weight_gradient(ahead, few.to(dtype), weights[0], 1), sum_of_places(ahead)]
+            total.add([*own, *gradients])
+        first, *others = total.gradients
+        return None, kernel_pixels(first, 4), *others
 
 
 class Reconstructing(Function):
     """The decoder's deconvolutions, their squared error, and already its gradients, since images are not kept."""
 
     @staticmethod
-    def forward(ctx: Any, pixels: Tensor, image: Tensor, bias: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, seeds: Tensor, blocks: Tensor, bias: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Half the squared error of all images together, and of each (N,), which has no gradient.
 
         Args:
-            pixels: (N, C, 5, 5), the first layer's, without bias and ReLU.
-            image: uint8 (N, 64, 64, 3).
+            seeds: (N, C, 5, 5), the first layer's, without bias and ReLU; channels last.
+            blocks: of the images (N, 12, 32, 32).
             bias: (C,) of the first layer.
             parameters: weights and biases of the other layers.
         """
-        dtype = compute_type(pixels)
+        dtype = compute_type(seeds)
         layers = [Deconvolution(*layer) for layer in layers_of(parameters, dtype)]
-        error, to_pixels, total = bias.new_empty(len(image)), torch.empty_like(pixels), Total()
-        parts = (part.split(ROWS) for part in (pixels, image, error, to_pixels))
-        for pixels_few, image_few, error_few, to_pixels_few in zip(*parts, strict=True):
-            values = [(pixels_few + bias[:, None, None]).relu_().to(dtype)]
+        error, to_seeds, total = bias.new_empty(len(blocks)), torch.empty_like(seeds), Total()
+        parts = (_parts(each) for each in (seeds, blocks, error, to_seeds))
+        for seeds_few, blocks_few, error_few, to_seeds_few in zip(*parts, strict=True):
+            values = [(seeds_few + bias[:, None, None]).relu_().to(dtype)]
             for layer in layers[:-1]:
                 values.append(layer.forth(values[-1], relu=True))
-            off = layers[-1].forth(values[-1], relu=False).to(bias.dtype).sub_(normalise(image_few, bias.dtype))
+            off = layers[-1].blocks(values[-1]).to(bias.dtype).sub_(blocks_few)
             torch.linalg.vector_norm(off.permute(0, 2, 3, 1).flatten(1), dim=1, out=error_few)
-            ahead = off.to(dtype)
-            gradients: list[Tensor] = []
-            for layer, value in zip(layers[::-1], values[::-1], strict=True):
+            ahead, *gradients = layers[-1].back_from_blocks(off.to(dtype), values[-1])
+            ahead = torch.ops.aten.threshold_backward(ahead, values[-1], 0.0)
+            for layer, value in zip(layers[-2::-1], values[-2::-1], strict=True):
                 ahead, *own = layer.back(ahead, value)
                 ahead = torch.ops.aten.threshold_backward(ahead, value, 0.0)
                 gradients = [*own, *gradients]
-            to_pixels_few.copy_(ahead)
-            total.add([ahead.sum((0, 2, 3)), *gradients])
+            to_seeds_few.copy_(ahead)
+            total.add([sum_of_places(ahead), *gradients])
         error.square_().mul_(0.5)
-        ctx.save_for_backward(to_pixels, *total.gradients)
+        ctx.save_for_backward(to_seeds, *total.gradients)
         ctx.mark_non_differentiable(error)
         return error.sum(), error
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the pixels, and of bias, weights and biases."""
-        to_pixels, *own = (each * gradient for each in ctx.saved_tensors)
-        return to_pixels, None, *own
+        """Gradients of the seeds, and of bias, weights and biases."""
+        to_seeds, *own = (each * gradient for each in ctx.saved_tensors)
+        return to_seeds, None, *own
+
+
+def _parts(value: Tensor) -> tuple[Tensor, ...]:
+    """All rows, in equal parts: what is done once a part costs the same for a small one."""
+    return value.chunk(max(1, round(len(value) / ROWS)))
+
+
+def _few_channels(weight: Tensor) -> bool:
+    """Whether a convolution's inputs' gradient is faster by blocks: with few inputs, or in bf16."""
+    return weight.shape[1] <= 32 or weight.dtype == torch.bfloat16

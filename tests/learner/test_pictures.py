@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from learner import pictures
 from learner.networks import Decoder, Encoder
-from learner.pictures import normalise
+from learner.pictures import normalise, prepared
 
-COUNTS = [1, 3, 4, 7]  # fewer than are taken at a time, as many, and more with and without a rest
+COUNTS = [1, 3, 4, 5, 7]  # one part, as large as it may be and larger, and more of equal and unequal sizes
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def assert_same(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> Non
 def test_embeddings_and_their_gradients_are_those_of_normalised_images(count: int) -> None:
     encoder = randomised(Encoder(2))
     image, gradient = images(count), torch.randn(count, 64, dtype=torch.float64)
-    actual, expected = encoder(image), encoder(normalise(image, torch.float64))
+    actual, expected = encoder(prepared(image, torch.float64)), encoder(normalise(image, torch.float64))
     assert_same((actual,), (expected,))
     parameters = list(encoder.parameters())
     assert_same(torch.autograd.grad(actual, parameters, gradient), torch.autograd.grad(expected, parameters, gradient))
@@ -49,7 +49,7 @@ def test_embeddings_and_their_gradients_are_those_of_normalised_images(count: in
 def test_the_decoders_error_and_its_gradients_are_those_of_what_it_draws(count: int) -> None:
     decoder = randomised(Decoder(5, 2))
     image, feature = images(count), torch.randn(count, 5, dtype=torch.float64, requires_grad=True)
-    error, each = decoder.error(feature, image)
+    error, each = decoder.error(feature, prepared(image, torch.float64))
     expected_each = 0.5 * (decoder(feature) - normalise(image, torch.float64)).square().sum((1, 2, 3))
     assert_same((error, each), (expected_each.sum(), expected_each.detach()))
     assert not each.requires_grad

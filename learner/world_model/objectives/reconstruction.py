@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from common.config import WorldModelConfig
+from learner.blocks import pixels
 from learner.distributions import LOG_2PI
 from learner.networks import Decoder
-from learner.pictures import normalise
 from learner.world_model.objectives.objective import Objective, ObjectiveLoss
 
 
@@ -22,17 +21,17 @@ class Reconstruction(Objective):
 
     def loss(self, feature: Tensor, embed: Tensor, image: Tensor, by_row: bool = False) -> ObjectiveLoss:
         """The loss in nats, and `image_loss`."""
-        pixels = image[0].numel()
-        if image.dtype == torch.uint8:
+        values = image[0].numel()
+        if image.shape[1] == 12:
             if not self.keeps_images:
                 error, each = self.decoder.error(feature, image)
-                loss = error / len(image) + 0.5 * pixels * LOG_2PI
+                loss = error / len(image) + 0.5 * values * LOG_2PI
                 return ObjectiveLoss(loss, {"image_loss": loss.detach()}, by_row=each if by_row else None)
-            image = normalise(image, feature.dtype)
+            image = pixels(image, 64, 64)
         drawn = self.draw(feature)
         # One pass over the learner's largest tensors, where `unit_normal_log_prob` would take five.
         squared = functional.mse_loss(drawn, image, reduction="sum") / len(image)
-        loss = 0.5 * squared + 0.5 * pixels * LOG_2PI
+        loss = 0.5 * squared + 0.5 * values * LOG_2PI
         lost = 0.5 * (drawn.detach() - image).square().flatten(1).sum(1) if by_row else None
         return ObjectiveLoss(loss, {"image_loss": loss.detach()}, drawn, lost)
 
