@@ -14,7 +14,12 @@ from torch.nn import functional
 
 
 def image_blocks(image: Tensor, out: Tensor) -> None:
-    """Writes the blocks of uint8 images (N, H, W, C), normalised to image/255 − 0.5, to (N, 4 · C, H/2, W/2), channels last."""
+    """Writes the blocks of uint8 images, normalised to image/255 − 0.5.
+
+    Args:
+        image: (N, H, W, C).
+        out: (N, 4 · C, H/2, W/2), channels last.
+    """
     count, height, width, channels = image.shape
     pairs = image.reshape(-1, 2 * channels)  # two pixels beside each other stay so
     blocks = pairs.index_select(0, _order(count, height // 2, width // 2))
@@ -28,7 +33,7 @@ def _order(count: int, rows: int, columns: int) -> Tensor:
 
 
 def pixels(blocks: Tensor, height: int, width: int) -> Tensor:
-    """Blocks (N, 4 · C, h, w) → (N, C, height, width), channels last: cut off, or with zeros below and at the right."""
+    """Blocks (N, 4 · C, h, w) → (N, C, height, width), channels last: cut off, or with zeros beyond them."""
     count, channels, h, w = blocks.shape
     whole = (max(height, 2 * h), max(width, 2 * w))
     make = blocks.new_empty if whole == (2 * h, 2 * w) else blocks.new_zeros
