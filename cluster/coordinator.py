@@ -61,7 +61,14 @@ class Coordinator:
         self.telemetry = telemetry
         self.limiter = limiter_of(config)
         self.shards = [Role("replay", index) for index in range(config.replay.shards)]
-        self.supervisor = Supervisor(runtime, config, self.folder.next_incarnation, progress.message)
+        self.supervisor = Supervisor(
+            runtime,
+            config,
+            self.folder.next_incarnation,
+            progress.message,
+            # Before there are weights there is nothing to save.
+            hurried=lambda: self.stop_requested and self.weights is not None,
+        )
         self.folder.room = Room(config.redis_timeout, progress.message, self.supervisor.excuse)
         self.calls = Calls(runtime, self.supervisor, self._ended)
         self.busy = self.calls.busy
@@ -121,10 +128,15 @@ class Coordinator:
     def recount(self) -> None:
         """Takes in the rows that a collector inserted and did not report before it died, or that a shard has lost."""
         self.recounting = True  # the learner may die meanwhile, and until it is back work is granted
-        if self.offline is not None:
-            self.fill(self.offline)
-        else:
-            self._take_stock()
+        try:
+            if self.offline is not None:
+                self.fill(self.offline)
+            else:
+                self._take_stock()
+        except RoleDiedError:
+            if not self.stop_requested:
+                raise
+            # A shard was given up; who resumes counts.
         self.recounting = False
 
     def _take_stock(self) -> None:
@@ -285,7 +297,7 @@ class Coordinator:
         self.known_version.pop(call.role, None)
         self.recounting = self.recounting or call.role in self.collectors
         assert call.died is not None
-        if self.stop_requested and call.role not in (LEARNER, *self.shards):
+        if self.stop_requested and call.role != LEARNER:
             self.supervisor.leave(call.role)  # the run ends
             return
         if call.role in self.fleet.leaving:
@@ -398,7 +410,7 @@ class Coordinator:
             "action_size": self.action_size,
             "limiter": self.limiter.state(),
             "collectors": len(self.fleet.working),
-            "replay_random_states": [self.calls.ask(role, "random_state") for role in self.shards],
+            "replay_random_states": [self._random_state(role) for role in self.shards],
             "evaluations": self.evaluations.state(),
             "wall_seconds": self.recorder.wall_seconds,
             "best_return": self.recorder.best_return,
@@ -407,6 +419,15 @@ class Coordinator:
         self.folder.write_checkpoint(self.limiter.updates, files, state)
         self.folder.prune_checkpoints(KEPT_CHECKPOINTS, self.config.keep_at)
         self.telemetry.numbers.set("checkpoint_timestamp_seconds", time.time())
+
+    def _random_state(self, shard: Role) -> object:
+        """Where a shard's random numbers stand; None for one that was given up when the run was asked to stop."""
+        try:
+            return self.calls.ask(shard, "random_state")
+        except RoleDiedError:
+            if not self.stop_requested:
+                raise
+            return None
 
     def log(self) -> None:
         """Writes a line of metrics.jsonl."""

@@ -90,7 +90,8 @@ def _resume(coordinator: Coordinator, checkpoint: Checkpoint, stored: int) -> No
     coordinator.weights_version = state["weights_version"]
     coordinator.evaluations.restore(state["evaluations"])
     for role, random_state in zip(coordinator.shards, state["replay_random_states"], strict=True):
-        coordinator.calls.ask(role, "set_random_state", random_state)
+        if random_state is not None:  # or the shard hung when the run was stopped
+            coordinator.calls.ask(role, "set_random_state", random_state)
     limiter.restore(state["limiter"], stored)
     adjusted = limiter.train_ratio if limiter.train_ratio != coordinator.config.train_ratio else None
     dropped = limiter.replay_debt_dropped_updates

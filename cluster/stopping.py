@@ -53,7 +53,8 @@ class _Settling:
     """Waits for calls to end.
 
     A machine that goes away leaves half a minute. So a run that is asked to stop writes a checkpoint as soon as the
-    learner is back, and a collector that waits for a store, or hangs, is left behind with its unsent rows.
+    learner and the shards are back; a shard that hangs is given up, and a collector that waits for a store, or hangs,
+    is left behind with its unsent rows.
     """
 
     def __init__(self, coordinator: Coordinator) -> None:
@@ -78,7 +79,7 @@ class _Settling:
         coordinator.evaluations.abandon()
         if EVALUATOR in coordinator.busy:
             coordinator.runtime.kill(EVALUATOR)  # it may be minutes from its end
-        while LEARNER in coordinator.busy:
+        while coordinator.busy.intersection([LEARNER, *coordinator.shards]):  # shards that hang are given up together
             coordinator.step()
         coordinator.checkpoint()
 

@@ -20,10 +20,18 @@ START_SECONDS = 120.0
 SLOW_SECONDS = 60.0
 PLACE_SECONDS = 30.0
 WATCH_SECONDS = 0.1
+HURRY_SECONDS = 8.0
 
 
 class Supervisor:
     """Starts roles, and starts them again with a new incarnation, ever more slowly while they keep dying.
+
+    Args:
+        runtime: where roles are.
+        config: the run's.
+        next_incarnation: a number that no role had before.
+        message: says something to people.
+        hurried: whether the run is to stop, so that a shard which hangs is not waited for.
 
     Attributes:
         restarts: how often each kind of role was started again.
@@ -32,10 +40,17 @@ class Supervisor:
     """
 
     def __init__(
-        self, runtime: Runtime, config: Config, next_incarnation: Callable[[], int], message: Callable[[str], None]
+        self,
+        runtime: Runtime,
+        config: Config,
+        next_incarnation: Callable[[], int],
+        message: Callable[[str], None],
+        hurried: Callable[[], bool],
     ) -> None:
         self.runtime = runtime
+        self.hurried = hurried
         self.hang_seconds = config.environment.hang_seconds
+        self.stored_stays = config.replay_store != "memory"
         self.next_incarnation = next_incarnation
         self.message = message
         self.restarts: Counter[str] = Counter()
@@ -50,6 +65,7 @@ class Supervisor:
         self.slow: dict[Role, tuple[str, float]] = {}
         self.processes: dict[Role, str] = {}
         self.last_progress = self.watched = time.monotonic()
+        self.hurried_at = math.inf
 
     def start(self, role: Role) -> None:
         """Starts the role for the first time."""
@@ -168,6 +184,17 @@ class Supervisor:
                 self.slow[role] = (method, since)
                 self.message(f"{role} has not come back from {method} for {now - since:.0f} s")
 
+    def _give_up_shards(self, now: float) -> None:
+        """Ends those that do not come back, once the run is to stop: what they acknowledged is in their stores."""
+        self.hurried_at = min(self.hurried_at, now) if self.hurried() else math.inf
+        for role, (method, since) in self.called_at.items():
+            waited = now - max(since, self.hurried_at)
+            if role.kind == "replay" and waited > HURRY_SECONDS and self.runtime.slice_seconds is not None:
+                kept = "; what it had acknowledged stays stored" if self.stored_stays else ""
+                self.message(f"{role} has not come back from {method} for {waited:.0f} s: ending without it{kept}")
+                self.called_at[role] = (method, now)
+                self.runtime.kill(role)
+
     @costed
     def watch(self) -> None:
         """Kills collectors that hang, and names others that keep everybody waiting.
@@ -184,6 +211,7 @@ class Supervisor:
         if self.excused or unseen > self.hang_seconds / 2:
             self.excuse()
         self._name_slow(now)
+        self._give_up_shards(now)
         # A collector that waits for a shard that hangs is not to blame.
         shard_hangs = any(
             role.kind == "replay" and now - since > SLOW_SECONDS / 2 for role, (_, since) in self.called_at.items()

@@ -34,6 +34,37 @@ def test_a_collector_that_hangs_is_left_behind(tmp_path: Path) -> None:
     assert resumed.summary["env_steps"] == run.runtime.disk.env_steps, "what it had inserted before it hung counts"
 
 
+@pytest.mark.parametrize(
+    ("method", "stop_at"),
+    [
+        pytest.param("report", 150, id="it hung before"),
+        pytest.param("random_state", 100, id="when it is to be saved"),
+        pytest.param("report", 100, id="when it is asked what it holds"),
+    ],
+)
+def test_a_shard_that_hangs_is_given_up_and_the_run_saved(tmp_path: Path, method: str, stop_at: int) -> None:
+    stopped_at: list[float] = []
+
+    def stop(coordinator: Coordinator, runtime: SimulatedRuntime) -> None:
+        if runtime.done >= 100 and not runtime.faults.hangs:
+            runtime.faults.hangs["replay", method] = {runtime.counts["replay", method]}
+        if runtime.done >= stop_at and not stopped_at:
+            stopped_at.append(runtime.now)
+            coordinator.stop_requested = True
+
+    run = simulate(config(), tmp_path, watch=stop)
+    assert run.text.count(f"replay 0 has not come back from {method} for 8 s: ending without it") == 1
+    assert run.runtime.now - stopped_at[0] < 20
+    assert "died and starts again" not in run.text
+    checkpoint = run.folder.newest_checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.updates == run.summary["updates"] == run.runtime.done
+    resumed = simulate(config(), tmp_path, disk=run.runtime.disk)
+    assert resumed.summary["finished"]
+    assert resumed.summary["env_steps"] == run.runtime.disk.env_steps
+    assert resumed.coordinator.limiter.lost_env_steps == 0
+
+
 def test_the_checkpoint_comes_before_the_calls_of_others(tmp_path: Path) -> None:
     saved_with: list[int] = []
 

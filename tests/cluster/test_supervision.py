@@ -52,12 +52,15 @@ class Bench:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, slice_seconds: float | None = 1.0) -> None:
         self.now = 0.0
+        self.hurried = False
         monkeypatch.setattr("cluster.supervision.time", SimpleNamespace(monotonic=lambda: self.now))
         self.runtime = Recording(slice_seconds)
         self.said: list[str] = []
         incarnations = iter(range(1, 1000))
         config = Config(environment=EnvironmentConfig(hang_seconds=60.0))
-        self.supervisor = Supervisor(self.runtime, config, lambda: next(incarnations), self.said.append)
+        self.supervisor = Supervisor(
+            self.runtime, config, lambda: next(incarnations), self.said.append, lambda: self.hurried
+        )
 
     def look(self, until: float) -> None:
         """Turns the clock, and has the supervisor look on meanwhile, as a coordinator does."""
@@ -207,6 +210,28 @@ def test_a_collector_that_waits_for_a_shard_that_hangs_is_not_killed(bench: Benc
     assert bench.said == ["replay 0 has not come back from report for 65 s"]
     with pytest.raises(UserError, match=r"waiting for collector 1 \(collect\), replay 0 \(report\)$"):
         bench.look(until=601.0)
+
+
+def test_a_shard_that_hangs_is_given_up_once_the_run_is_to_stop(bench: Bench) -> None:
+    bench.supervisor.called(Role("replay", 1), "report")
+    bench.supervisor.called(LEARNER, "state")
+    bench.look(until=40.0)
+    bench.hurried = True
+    bench.look(until=50.0)
+    assert (bench.runtime.killed, bench.said) == ([], [])
+    bench.look(until=55.0)
+    assert bench.runtime.killed == [Role("replay", 1)]
+    assert bench.said == [
+        "replay 1 has not come back from report for 10 s: ending without it; what it had acknowledged stays stored"
+    ]
+
+
+def test_a_shard_that_waits_for_its_store_is_not_given_up(bench: Bench) -> None:
+    bench.supervisor.called(Role("replay", 1), "report")
+    bench.supervisor.excused = True
+    bench.hurried = True
+    bench.look(until=100.0)
+    assert bench.runtime.killed == []
 
 
 def test_nobody_is_named_for_the_time_in_which_all_wait_for_the_store(bench: Bench) -> None:

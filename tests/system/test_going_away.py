@@ -16,7 +16,7 @@ from common.run_folder import RunFolder
 from replay_service.stores.redis import RedisStore
 from tests.redis_server import RedisServer
 from tests.system.processes import Training
-from tests.system.test_recovery import assert_whole, chunks_in, on
+from tests.system.test_recovery import assert_whole, chunks_in, on, stored_chunks
 
 pytestmark = pytest.mark.slow
 
@@ -83,6 +83,26 @@ def test_while_the_replay_store_is_away(tmp_path: Path) -> None:
             assert run.end() == 0, run.text
         prefix = folder.load_config().redis_prefix
         chunks = chunks_in(RedisStore(server.url, "", f"dreamfleet:{prefix}:0:", action_size=1))
+    assert_whole(chunks)
+    summary = folder.summary()
+    assert summary is not None
+    assert summary["finished"]
+    assert sum(chunk.rows.env_steps(2) for chunk in chunks) == summary["env_steps"]
+
+
+def test_while_a_shard_hangs(tmp_path: Path) -> None:
+    """One of two; the other one answers."""
+    args = on("slow", "--replay.shards", "2", "--actors", "2")
+    with Training(tmp_path / "run", args, tmp_path / "log", TINY_STEP_SECONDS="0.02") as run:
+        run.until(lambda: updates(run) > 5, PATIENCE)
+        hanging = run.roles("Replay")[0]
+        hanging.suspend()
+        folder = terminated(run)
+        assert run.text.count("ending without it; what it had acknowledged stays stored") == 1
+    with Training(tmp_path / "run", args, tmp_path / "log", TINY_STEP_SECONDS="0.005") as run:
+        assert run.end() == 0, run.text
+        assert "are lost with the replay store" not in run.text
+    chunks = [chunk for shard in (0, 1) for chunk in stored_chunks(folder.path, shard)]
     assert_whole(chunks)
     summary = folder.summary()
     assert summary is not None

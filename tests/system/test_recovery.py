@@ -34,9 +34,9 @@ def on(task: str, *args: str) -> list[str]:
     return [*TASK, "--task", f"tests.system.faulty:{task}", *args]
 
 
-def stored_chunks(folder: Path) -> list[Chunk]:
-    """Every chunk of the run's embedded store, in the order in which they were inserted, checksums verified."""
-    return chunks_in(LmdbStore(folder / "replay" / "shard-0", action_size=1, sync="always"))
+def stored_chunks(folder: Path, shard: int = 0) -> list[Chunk]:
+    """Every chunk of a shard's embedded store, in the order in which they were inserted, checksums verified."""
+    return chunks_in(LmdbStore(folder / "replay" / f"shard-{shard}", action_size=1, sync="always"))
 
 
 def chunks_in(store: Store) -> list[Chunk]:
