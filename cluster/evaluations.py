@@ -16,6 +16,8 @@ from common.reports import EvaluationReport
 from common.run_folder import RunFolder
 from common.seeding import derive_seed
 
+LATE = 2
+
 
 class Evaluation(NamedTuple):
     """An evaluation that is wanted: with which weights (None: random actions), how many episodes, at which angle."""
@@ -28,6 +30,9 @@ class Evaluation(NamedTuple):
 
 class Evaluations:
     """A queue of wanted evaluations, one at a time, and the means that a summary tells.
+
+    Where one takes longer than `eval_every`, others wait, each with the weights of its time: a learning curve, or a
+    study that looks up scores at step counts, has no holes. People are told once.
 
     Attributes:
         random_return: mean return of uniformly random actions.
@@ -42,6 +47,7 @@ class Evaluations:
         self.message = message
         self.wanted: deque[Evaluation] = deque()
         self.next_at = config.eval_every
+        self.told_late = False
         self.random_return: float | None = None
         self.first_return: float | None = None
         self.last_return: float | None = None
@@ -58,6 +64,7 @@ class Evaluations:
         self.next_at = (env_steps // self.config.eval_every + 1) * self.config.eval_every
         if env_steps < self.config.env_steps - self.config.eval_every // 2:
             self.want(weights, env_steps, self.config.eval_episodes)
+            self._tell_if_late()
 
     def next_call(self) -> tuple[object, ...]:
         """Arguments of `Evaluator.evaluate` for the evaluation that comes next."""
@@ -128,8 +135,21 @@ class Evaluations:
 
     def _next_if_abandoned(self) -> int:
         """When the next one is due if nothing that is wanted now comes to pass."""
-        periodic = [wanted.env_steps for wanted in self.wanted if wanted.weights is not None and wanted.weights.updates]
-        return min([self.next_at, *periodic])
+        return min([self.next_at, *self._periodic()])
+
+    def _periodic(self) -> list[int]:
+        """The environment steps of those that are wanted of weights that have learnt, each angle's."""
+        return [wanted.env_steps for wanted in self.wanted if wanted.weights is not None and wanted.weights.updates]
+
+    def _tell_if_late(self) -> None:
+        waiting = len(set(self._periodic()) - {self.wanted[0].env_steps})  # the first may be under way
+        if waiting < LATE or len(self._periodic()) < len(self.wanted) or self.told_late:
+            return
+        self.told_late = True
+        self.message(
+            f"evaluations take longer than --eval-every {self.config.eval_every:,}: {waiting} are waiting, and the run "
+            "ends once all are done (fewer --eval-episodes or a larger --eval-every help)"
+        )
 
     def _remember(self, weights: Weights | None, mean: float) -> None:
         if weights is None:

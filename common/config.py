@@ -321,7 +321,8 @@ class Config:
     """Whether the replay's rows stay on the learner's device once they were drawn, and batches are gathered there: the
     same batches. auto: on a GPU of which they fill at most half of what is free. on: always, also on a CPU."""
     eval_every: int = 10_000
-    """Environment steps between evaluations; 0 evaluates only before and after."""
+    """Environment steps between evaluations; 0 evaluates only before and after. One that takes longer delays the next
+    ones; none is left out."""
     eval_episodes: int = 1
     """Episodes per evaluation and angle."""
     final_eval_episodes: int = 10

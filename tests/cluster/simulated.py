@@ -98,6 +98,7 @@ class SimulatedRuntime:
         placed: the collectors that have a place.
         dead: who was slain and not started again yet.
         on_end: called after each call has had its effect.
+        evaluation_seconds: what one takes.
     """
 
     slice_seconds: float | None = 1.0
@@ -125,6 +126,7 @@ class SimulatedRuntime:
         self.placed: set[Role] = set()
         self.place_at: dict[Role, float] = {}
         self.dead: set[Role] = set()
+        self.evaluation_seconds = 3.0
 
     def start(self, role: Role, incarnation: int) -> None:
         self.dead.discard(role)
@@ -172,7 +174,7 @@ class SimulatedRuntime:
             case "learner", "update":
                 return self.updates(*args) / self.updates_speed
             case "evaluator", "evaluate":
-                return 3.0
+                return self.evaluation_seconds
         return 0.01
 
     def updates(self, count: int, seconds: float | None) -> int:
@@ -291,10 +293,12 @@ def simulate(
     offline: OfflineData | None = None,
     room: int | None = None,
     slice_seconds: float | None = 1.0,
+    evaluation_seconds: float = 3.0,
 ) -> Run:
     """Begins or resumes the run in `path` and lets it end; `watch` is called whenever a call has had its effect."""
     runtime = SimulatedRuntime(config, disk or Disk(), env_steps_per_second, updates_per_second, faults or Faults())
     runtime.room, runtime.slice_seconds = room, slice_seconds
+    runtime.evaluation_seconds = evaluation_seconds
     folder = RunFolder(path)
     console = Console(file=io.StringIO(), width=200)
     with simulated_time(runtime):

@@ -126,3 +126,17 @@ def test_evaluations_come_at_their_interval_and_name_their_weights(tmp_path: Pat
     assert run.summary["random_return"] == 0.0
     assert run.summary["first_return"] == 1.0
     assert run.summary["last_return"] == plain[-1]["mean"]
+
+
+def test_evaluations_that_take_longer_than_their_interval_come_late_and_people_are_told_once(tmp_path: Path) -> None:
+    wanted = config(eval_every=500, eval_rotation=(0.0, 5.0))
+    run = simulate(wanted, tmp_path, evaluation_seconds=8.0, env_steps_per_second=20.0)
+    records = run.folder.evaluations()
+    at = [record["env_steps"] for record in records if record["rotation_degrees"] == 0]
+    assert [steps // 500 for steps in at] == [0, 0, *range(1, 12), 12], "none is left out"
+    updates = [record["updates"] for record in records if record["rotation_degrees"] == 0]
+    assert updates[1:] == sorted(set(updates)), "each with the weights of its time"
+    told = [line for line in run.text.splitlines() if "evaluations take longer than --eval-every 500" in line]
+    assert len(told) == 1
+    assert "2 are waiting" in told[0]
+    assert "evaluations take longer" not in simulate(config(), tmp_path / "in time").text
