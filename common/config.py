@@ -18,7 +18,8 @@ class EnvironmentConfig:
     time_limit: int = 1000
     """Control steps after which an episode ends without being a termination."""
     rendering: Literal["full", "fast"] = "full"
-    """full: dm_control's own picture. fast: no shadows, reflections or multisampling (4-17x faster in software)."""
+    """full: dm_control's own picture. fast: no shadows, reflections or multisampling; in software several times the
+    speed."""
     gl: Literal["auto", "egl", "osmesa"] = "auto"
     """OpenGL backend; auto tries EGL, then OSMesa, each in a process of its own under a time limit."""
     hang_seconds: float = 60.0
@@ -316,7 +317,7 @@ class Config:
     float32, on a CPU the same as float32. bf16: fastest on a GPU; on a CPU slower than float32 without AMX."""
     compile: Compile = "none"
     """How the learner's update is made faster. default: on a GPU, captured as a CUDA graph and replayed (one learner
-    only); on a CPU, networks compiled by torch.compile: a few percent, for minutes of compiling. max: both."""
+    only); on a CPU, networks compiled by torch.compile: minutes of compiling for hardly any gain. max: both."""
     replay_on_device: ReplayOnDevice = "auto"
     """Whether the replay's rows stay on the learner's device once they were drawn, and batches are gathered there: the
     same batches. auto: on a GPU of which they fill at most half of what is free. on: always, also on a CPU."""

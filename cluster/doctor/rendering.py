@@ -19,6 +19,7 @@ def opengl() -> Finding:
     if report.hardware:
         return Finding("OpenGL", "ok", detail)
     slow = (
-        "a 64×64 frame takes 12–37 ms of one core instead of under 1 ms; --environment.rendering fast draws 4–8× faster"
+        "a 64×64 frame takes 12–37 ms of one core instead of under 1 ms; --environment.rendering fast draws several "
+        "times faster"
     )
     return Finding("OpenGL", "warn", detail, report.warning or slow)
