@@ -8,9 +8,14 @@ import torch
 from torch import Tensor
 
 
+def pairs(parameters: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Weights and biases, taking turns → pairs of them."""
+    return list(zip(parameters[::2], parameters[1::2], strict=True))
+
+
 def layers_of(parameters: Sequence[Tensor], dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """Weights and biases, taking turns → pairs of them, in another type."""
-    return [(weight.to(dtype), bias.to(dtype)) for weight, bias in zip(parameters[::2], parameters[1::2], strict=True)]
+    """`pairs` in another type."""
+    return [(weight.to(dtype), bias.to(dtype)) for weight, bias in pairs(parameters)]
 
 
 class Total:

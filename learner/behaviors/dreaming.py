@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +12,19 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from learner.behaviors.actor import Actor
+from learner.layers import pairs
 from learner.precision import compute_type
-from learner.world_model.gru import Gru, GruWeights, elu_slope, product, weight_gradient
+from learner.world_model.gru import (
+    GateGradients,
+    Gru,
+    GruWeights,
+    affine,
+    by_step,
+    elu_backward,
+    product,
+    turned,
+    weight_gradient,
+)
 from learner.world_model.rssm import RSSM
 from learner.world_model.state import State
 
@@ -72,94 +84,130 @@ class _Dreaming(Function):
         *actor: Tensor,  # weights and biases of the actor's layers
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features (H, N, F), means, standard deviations (H, N, S) and actions (H, N, A)."""
-        steps, rows, size = noise.shape
-        action_size = action_noise.shape[-1]
         dtype = compute_type(start)
         with torch.autocast(start.device.type, enabled=False):
-            layers = [parameter.to(dtype) for parameter in actor]
-            prior = [parameter.to(dtype) for parameter in prior]
-            gru = Gru(cell.to(dtype), steps, rows, start)
-            new = start.new_empty
-            feature = new(steps + 1, rows, start.shape[-1])  # what the policy sees, and where it leads
-            feature[0] = start
-            hidden = [new(steps, rows, len(weight)) for weight in layers[:-2:2]]
-            choice, given = new(steps, rows, 2 * action_size), new(steps, rows, size + action_size)
-            x, y = new(steps, rows, len(prior[0])), new(steps, rows, len(prior[2]))
-            out, std = new(steps, rows, 2 * size), new(steps, rows, size)
-            features = feature.unbind()
-            parts = (noise, action_noise, choice, given, x, y, out, std, *hidden)
-            for step, at in enumerate(zip(*(part.unbind() for part in parts), strict=True)):
-                noise_t, action_noise_t, choice_t, given_t, x_t, y_t, out_t, std_t, *hidden_t = at
-                seen = features[step]
-                value = seen
-                for layer, result in enumerate(hidden_t):
-                    result.copy_(product(value, layers[2 * layer].T, layers[2 * layer + 1]))
-                    value = functional.elu_(result)
-                choice_t.copy_(product(value, layers[-2].T, layers[-1]))
-                mean, raw = choice_t.chunk(2, -1)
-                if constants.mean_scale > 0:
-                    torch.div(mean, constants.mean_scale, out=mean).tanh_()  # kept so: its slope is 1 − tanh²
-                    mean = mean * constants.mean_scale
-                action_std = functional.softplus(raw + constants.std_shift).add_(constants.actor_min_std)
-                given_t[:, :size].copy_(seen[:, :size])
-                torch.addcmul(mean, action_std, action_noise_t, out=given_t[:, size:]).tanh_()
-                x_t.copy_(product(given_t, prior[0].T, prior[1]))
-                deter = features[step + 1][:, size:]
-                gru.forth(step, functional.elu_(x_t), seen[:, size:], deter)
-                y_t.copy_(product(deter, prior[2].T, prior[3]))
-                out_t.copy_(product(functional.elu_(y_t), prior[4].T, prior[5]))
-                # Of the whole rows: a part of each is taken number by number, several times as slow.
-                torch.add(functional.softplus(out_t)[:, size:], constants.min_std, out=std_t)
-                torch.addcmul(out_t[:, :size], std_t, noise_t, out=features[step + 1][:, :size])
-        action, mean = given[..., size:].clone(), out[..., :size].clone()
-        ctx.constants, ctx.gru, ctx.prior, ctx.layers = constants, gru, prior, layers
-        ctx.save_for_backward(feature, noise, action_noise, choice, given, x, y, out, *hidden)
-        ctx.mark_non_differentiable(mean, std, action)
-        return feature[1:], mean, std, action
+            choices = _Choices(constants, actor, dtype, action_noise)
+            predictions = _Predictions(constants.min_std, prior, cell, dtype, start, noise)
+            for step in range(len(noise)):
+                predictions.forth(step, choices.forth(step, predictions.features[step]))
+        ctx.choices, ctx.predictions = choices, predictions
+        mean = predictions.out[..., : noise.shape[-1]].clone()
+        ctx.mark_non_differentiable(mean, predictions.std, choices.action)
+        return predictions.feature[1:], mean, predictions.std, choices.action
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> Any:
         """Gradients of the actor's weights and biases."""
-        feature, noise, action_noise, choice, given, x, y, out, *hidden = ctx.saved_tensors
-        gru, prior, layers = ctx.gru, ctx.prior, ctx.layers
-        size, dtype = noise.shape[-1], layers[0].dtype
-        before = feature[:-1]
-        gru.turn(before[..., size:])
-        std_slope = noise * out[..., size:].sigmoid()
-        to_out = torch.empty_like(out)
-        to_choice, action_slope = _choice_slopes(ctx.constants, choice, given[..., size:], action_noise)
-        to_x, to_y = elu_slope(x), elu_slope(y)
-        carried = torch.zeros_like(gradient[0])  # (N, F)
-        parts = (gradient, std_slope, to_out, to_choice, action_slope, to_x, to_y)
-        at = list(zip(*(part.unbind() for part in parts), strict=True))
-        for step in range(len(at) - 1, -1, -1):
-            gradient_t, std_slope_t, to_out_t, to_choice_t, action_slope_t, to_x_t, to_y_t = at[step]
-            carried.add_(gradient_t)
-            to_stoch, to_deter = carried[:, :size], carried[:, size:]
-            to_out_t[:, :size].copy_(to_stoch)
-            torch.mul(to_stoch, std_slope_t, out=to_out_t[:, size:])
-            to_y_t.mul_(product(to_out_t, prior[4]))
-            to_deter.add_(product(to_y_t, prior[2]))
-            from_x, to_deter_before = gru.back(step, to_deter)
-            to_given = product(to_x_t.mul_(from_x), prior[0])  # (N, S + A)
-            to_action = to_given[:, size:] * action_slope_t
-            to_choice_t.unflatten(-1, (2, -1)).mul_(to_action.unsqueeze(1))
-            carried = torch.cat([to_given[:, :size], to_deter_before], -1)
+        to_action = ctx.predictions.back(gradient)
+        return (*[None] * 6, *ctx.choices.back(to_action, ctx.predictions.feature[:-1]))
+
+
+class _Choices:
+    """What the actor chose, H times."""
+
+    def __init__(
+        self, constants: _Constants, parameters: Sequence[Tensor], dtype: torch.dtype, action_noise: Tensor
+    ) -> None:
+        new, (steps, rows, _) = action_noise.new_empty, action_noise.shape
+        self.constants, self.noise = constants, action_noise
+        self.weights = [weight.to(dtype) for weight in parameters[::2]]
+        *self.layers, self.last = ((turned(weight, dtype), bias) for weight, bias in pairs(parameters))
+        self.hidden = [new(steps, rows, len(bias)) for _, bias in self.layers]
+        self.hidden_steps = [[layer[step] for layer in self.hidden] for step in range(steps)]
+        self.output = new(rows, len(parameters[-1]))
+        # Apart from the output, in which each half would be taken number by number.
+        self.mean, self.raw, self.action = (torch.empty_like(action_noise) for _ in range(3))
+        self.steps = by_step(action_noise, self.mean, self.raw, self.action)
+
+    def forth(self, step: int, feature: Tensor) -> Tensor:
+        """The actions (N, A) at features (N, F)."""
+        noise, mean, raw, action = self.steps[step]
+        scale, shift, min_std = self.constants.mean_scale, self.constants.std_shift, self.constants.actor_min_std
+        value = feature
+        for (matrix, bias), result in zip(self.layers, self.hidden_steps[step], strict=True):
+            value = functional.elu_(affine(bias, value, matrix, out=result))
+        matrix, bias = self.last
+        center, spread = affine(bias, value, matrix, out=self.output).chunk(2, -1)
+        std = functional.softplus(torch.add(spread, shift, out=raw)).add_(min_std)
+        if scale > 0:
+            center = torch.div(center, scale, out=mean).tanh_() * scale
+        return torch.addcmul(center, std, noise, out=action).tanh_()
+
+    def back(self, to_action: Tensor, feature: Tensor) -> list[Tensor]:
+        """Gradients of actions (H, N, A), and the features (H, N, F) they were chosen at → the parameters'."""
+        to_mean = to_action * (1.0 - self.action.square())
+        to_raw = to_mean * self.noise * self.raw.sigmoid()
+        if self.constants.mean_scale > 0:
+            to_mean = to_mean * (1.0 - self.mean.square())
+        back = torch.cat([to_mean, to_raw], -1)  # (H, N, 2 A)
         gradients: list[Tensor] = []
-        for layer in range(len(hidden), -1, -1):
-            value = before if layer == 0 else hidden[layer - 1]
-            gradients = [weight_gradient(to_choice, value, dtype), to_choice.sum((0, 1)), *gradients]
-            if layer > 0:
-                to_choice = product(to_choice.flatten(0, 1), layers[2 * layer]).view_as(value).mul_(elu_slope(value))
-        return (*[None] * 6, *gradients)
+        values = [feature, *self.hidden]
+        for weight, value in zip(self.weights[::-1], values[::-1], strict=True):
+            gradients = [weight_gradient(back, value, weight.dtype), back.sum((0, 1)), *gradients]
+            if value is not feature:
+                back = elu_backward(product(back.flatten(0, 1), weight).view_as(value), value)
+        return gradients
 
 
-def _choice_slopes(
-    constants: _Constants, choice: Tensor, action: Tensor, action_noise: Tensor
-) -> tuple[Tensor, Tensor]:
-    """How the action before its tanh answers to the actor's output (H, N, 2 A), and the tanh's own slope (H, N, A)."""
-    mean, raw = choice.chunk(2, -1)
-    to_mean = 1.0 - mean.square() if constants.mean_scale > 0 else torch.ones_like(mean)
-    to_raw = action_noise * torch.sigmoid(raw + constants.std_shift)
-    return torch.cat([to_mean, to_raw], -1), 1.0 - action.square()
+class _Predictions:
+    """What the prior made of choices, H times."""
+
+    def __init__(
+        self,
+        min_std: float,
+        parameters: Sequence[Tensor],
+        cell: GruWeights,
+        dtype: torch.dtype,
+        start: Tensor,
+        noise: Tensor,
+    ) -> None:
+        new, (steps, rows, size) = start.new_empty, noise.shape
+        self.min_std, self.size, self.noise = min_std, size, noise
+        self.weights = [weight.to(dtype) for weight in parameters[::2]]
+        self.layers = [(turned(weight, dtype), bias) for weight, bias in pairs(parameters)]
+        self.gru = Gru(cell, dtype, steps, rows, start)
+        self.feature = new(steps + 1, rows, start.shape[-1])  # [stoch, deter]; the first is the start
+        self.feature[0] = start
+        self.features = self.feature.unbind()
+        self.x, self.y = (new(steps, rows, len(bias)) for _, bias in self.layers[:2])
+        self.out, self.std = new(steps, rows, 2 * size), torch.empty_like(noise)
+        halves = [half for part in (self.feature[:-1], self.feature[1:]) for half in self.halves(part)]
+        self.steps = by_step(*halves, self.x, self.y, self.out, self.out[..., :size], self.std, noise)
+
+    def halves(self, feature: Tensor) -> Sequence[Tensor]:
+        """The stochastic and the deterministic part of features (…, F)."""
+        return feature.split([self.size, self.gru.size], -1)
+
+    def forth(self, step: int, action: Tensor) -> None:
+        """Where actions (N, A) lead."""
+        stoch, deter, next_stoch, next_deter, x, y, out, mean, std, noise = self.steps[step]
+        (to_x, x_bias), (to_y, y_bias), (to_out, out_bias) = self.layers
+        functional.elu_(affine(x_bias, torch.cat([stoch, action], -1), to_x, out=x))
+        self.gru.forth(step, x, deter, next_deter)
+        functional.elu_(affine(y_bias, next_deter, to_y, out=y))
+        affine(out_bias, y, to_out, out=out)
+        # Of the whole rows: a part of each is taken number by number, several times as slow.
+        torch.add(functional.softplus(out)[:, self.size :], self.min_std, out=std)
+        torch.addcmul(mean, std, noise, out=next_stoch)
+
+    def back(self, gradient: Tensor) -> Tensor:
+        """Gradients of features (H, N, F) → those of the actions (H, N, A) that led to them."""
+        rows, size = gradient.shape[1], self.size
+        from_given, from_y, from_out = self.weights
+        slope = self.noise * self.out[..., size:].sigmoid()
+        slopes = torch.stack([torch.ones_like(slope), slope], -2)  # of mean and raw, (H, N, 2, S)
+        gates = GateGradients.within(gradient.new_empty(rows, 4 * self.gru.size))  # each step's in the same place
+        to_stoch, to_deter = torch.zeros_like(self.noise[0]), gradient.new_zeros(rows, self.gru.size)
+        actions: list[Tensor] = []
+        at = by_step(*self.halves(gradient), slopes, self.x, self.y, self.halves(self.feature[:-1])[1])
+        for step in range(len(at) - 1, -1, -1):
+            to_stoch_t, to_deter_t, slopes_t, x, y, deter = at[step]
+            to_out = (to_stoch + to_stoch_t).unsqueeze(1) * slopes_t  # (N, 2, S)
+            to_y = elu_backward(product(to_out.flatten(1), from_out), y)
+            to_deter.add_(to_deter_t)
+            affine(to_deter, to_y, from_y, out=to_deter)
+            to_x, to_deter = self.gru.back(step, self.gru.slopes(deter, step), to_deter, gates)
+            to_stoch, to_action = product(elu_backward(to_x, x), from_given).tensor_split([size], -1)
+            actions.append(to_action)
+        return torch.stack(actions[::-1])

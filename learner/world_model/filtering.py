@@ -11,7 +11,18 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from learner.precision import compute_type
-from learner.world_model.gru import Gru, GruWeights, elu_slope, product, weight_gradient
+from learner.world_model.gru import (
+    GateGradients,
+    Gru,
+    GruWeights,
+    Slopes,
+    affine,
+    by_step,
+    elu_slope,
+    product,
+    turned,
+    weight_gradient,
+)
 
 
 class Filtering(Function):
@@ -39,30 +50,31 @@ class Filtering(Function):
         steps, rows, size = *from_action.shape[:2], noise.shape[-1]
         dtype = compute_type(from_action)
         with torch.autocast(from_action.device.type, enabled=False):
-            to_stoch, to_deter, to_output, bias = (
-                weight.to(dtype) for weight in (weight_stoch, weight_deter, output, output_bias)
-            )
-            gru = Gru(GruWeights(*cell).to(dtype), steps, rows, from_action)
+            gru = Gru(GruWeights(*cell), dtype, steps, rows, from_action)
+            stoch_to_x, deter_to_y, to_out = (turned(each, dtype) for each in (weight_stoch, weight_deter, output))
             new = from_action.new_empty
             x, y = new(from_action.shape), new(from_embed.shape)
-            deter, deter_before = new(steps, rows, gru.size), new(steps, rows, gru.size)
-            stoch, stoch_before, std, out = (new(steps, rows, n) for n in (size, size, size, 2 * size))
-            s, h = stoch.new_zeros(rows, size), deter.new_zeros(rows, gru.size)
-            parts = (keep, noise, from_action, from_embed, stoch_before, deter_before, x, y, out, std, stoch, deter)
-            for step, at in enumerate(zip(*(part.unbind() for part in parts), strict=True)):
-                keep_t, noise_t, from_action_t, from_embed_t, s_t, h_t, x_t, y_t, out_t, std_t, stoch_t, deter_t = at
-                torch.mul(s, keep_t, out=s_t)
-                torch.mul(h, keep_t, out=h_t)
-                functional.elu_(torch.add(from_action_t, product(s_t, to_stoch.T), out=x_t))
+            std, out = new(steps, rows, size), new(steps, rows, 2 * size)
+            sizes = [size, gru.size]
+            before, state = (new(steps, rows, sum(sizes)) for _ in range(2))  # [stoch, deter]
+            parts = (keep, noise, from_action, from_embed, before, *before.split(sizes, -1), x, y, out)
+            results = (out[..., :size], std, state, *state.split(sizes, -1))
+            carried = state.new_zeros(rows, sum(sizes))
+            for step, (at, results_t) in enumerate(zip(by_step(*parts), by_step(*results), strict=True)):
+                keep_t, noise_t, from_action_t, from_embed_t, before_t, s_t, h_t, x_t, y_t, out_t = at
+                mean_t, std_t, state_t, stoch_t, deter_t = results_t
+                torch.mul(carried, keep_t, out=before_t)
+                functional.elu_(affine(from_action_t, s_t, stoch_to_x, out=x_t))
                 gru.forth(step, x_t, h_t, deter_t)
-                functional.elu_(torch.add(from_embed_t, product(deter_t, to_deter.T), out=y_t))
-                out_t.copy_(product(y_t, to_output.T, bias))
+                functional.elu_(affine(from_embed_t, deter_t, deter_to_y, out=y_t))
+                affine(output_bias, y_t, to_out, out=out_t)
                 # Of the whole rows: a part of each is taken number by number, several times as slow.
                 torch.add(functional.softplus(out_t)[:, size:], min_std, out=std_t)
-                torch.addcmul(out_t[:, :size], std_t, noise_t, out=stoch_t)
-                s, h = stoch_t, deter_t
-        ctx.gru, ctx.weights = gru, (to_stoch, to_deter, to_output)
-        ctx.save_for_backward(keep, noise, x, y, out, deter, stoch_before, deter_before)
+                torch.addcmul(mean_t, std_t, noise_t, out=stoch_t)
+                carried = state_t
+        stoch, deter = state.split(sizes, -1)
+        ctx.gru, ctx.weights = gru, tuple(each.to(dtype) for each in (weight_stoch, weight_deter, output))
+        ctx.save_for_backward(keep, noise, x, y, out, deter, before)
         return deter, out[..., :size].clone(), std, stoch
 
     @staticmethod
@@ -70,27 +82,29 @@ class Filtering(Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         """Gradients of all but the mask and the noise."""
         to_deter_out, to_mean, to_std, to_stoch = gradients
-        keep, noise, x, y, out, deter, stoch_before, deter_before = ctx.saved_tensors
+        keep, noise, x, y, out, deter, before = ctx.saved_tensors
         gru, (weight_stoch, weight_deter, output) = ctx.gru, ctx.weights
         size, dtype = noise.shape[-1], output.dtype
-        gru.turn(deter_before)
+        stoch_before, deter_before = before.split([size, gru.size], -1)
         std_slope = out[..., size:].sigmoid()
-        sample_slope = noise * std_slope
-        to_out = torch.cat([to_mean + to_stoch, to_std * std_slope + to_stoch * sample_slope], -1)  # (L, B, 2 S)
+        sample_slope = torch.stack([torch.ones_like(noise), noise * std_slope], -2)  # of mean and raw, (L, B, 2, S)
+        to_out = torch.stack([to_mean, to_std * std_slope], -2).addcmul_(to_stoch.unsqueeze(-2), sample_slope)
         to_x, to_y = elu_slope(x), elu_slope(y)  # the slopes, and then the gradients, which lie where they lay
+        to_gates = GateGradients.within(x.new_empty(*deter.shape[:2], 4 * gru.size))
+        slopes, gates = by_step(*gru.slopes(deter_before)), by_step(*to_gates)
         carried_stoch, carried_deter = torch.zeros_like(noise[0]), torch.zeros_like(deter[0])
-        parts = (keep, sample_slope, to_deter_out, to_out, to_x, to_y)
-        at = list(zip(*(part.unbind() for part in parts), strict=True))
+        at = by_step(keep, sample_slope, to_deter_out, to_out, to_out.flatten(-2), to_x, to_y)
         for step in range(len(at) - 1, -1, -1):
-            keep_t, sample_slope_t, to_deter_t, to_out_t, to_x_t, to_y_t = at[step]
-            to_out_t[:, :size].add_(carried_stoch)
-            to_out_t[:, size:].addcmul_(carried_stoch, sample_slope_t)
+            keep_t, sample_slope_t, to_deter_t, to_halves_t, to_out_t, to_x_t, to_y_t = at[step]
+            to_halves_t.addcmul_(carried_stoch.unsqueeze(1), sample_slope_t)
             to_y_t.mul_(product(to_out_t, output))
-            gradient = carried_deter.add_(to_deter_t).add_(product(to_y_t, weight_deter))
-            from_x, carried_deter = gru.back(step, gradient)
+            carried_deter.add_(to_deter_t)
+            affine(carried_deter, to_y_t, weight_deter, out=carried_deter)
+            from_x, carried_deter = gru.back(step, Slopes(*slopes[step]), carried_deter, GateGradients(*gates[step]))
             to_x_t.mul_(from_x)
             carried_stoch = product(to_x_t, weight_stoch).mul_(keep_t)
             carried_deter.mul_(keep_t)
+        to_out = to_out.flatten(-2)
         return (
             None,
             to_x,
@@ -101,5 +115,5 @@ class Filtering(Function):
             weight_gradient(to_y, deter, dtype),
             weight_gradient(to_out, y, dtype),
             to_out.sum((0, 1)),
-            *gru.weight_gradients(x, deter_before),
+            *gru.weight_gradients(to_gates, x, deter_before),
         )

@@ -8,10 +8,21 @@ import torch
 from torch import Tensor
 
 
-def product(value: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
-    """value (N, I) @ matrix (I, O) + bias, computed in the matrix's type and given in the value's."""
-    result = value.to(matrix.dtype) @ matrix if bias is None else torch.addmm(bias, value.to(matrix.dtype), matrix)
-    return result.to(value.dtype)
+def product(value: Tensor, matrix: Tensor) -> Tensor:
+    """value (N, I) @ matrix (I, O), computed in the matrix's type and given in the value's."""
+    return torch.mm(value.to(matrix.dtype), matrix).to(value.dtype)
+
+
+def affine(addend: Tensor, value: Tensor, matrix: Tensor, out: Tensor) -> Tensor:
+    """addend (O) or (N, O) + value (N, I) @ matrix (I, O) into `out`; the product in the matrix's type."""
+    if out.dtype == matrix.dtype:
+        return torch.addmm(addend, value, matrix, out=out)
+    return torch.add(addend, torch.mm(value.to(matrix.dtype), matrix), out=out)
+
+
+def turned(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A layer's weight (O, I) as (I, O), laid out so: with few rows products take half the time."""
+    return weight.to(dtype).T.contiguous()
 
 
 def weight_gradient(gradient: Tensor, value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -24,6 +35,16 @@ def elu_slope(result: Tensor) -> Tensor:
     return result.clamp(max=0.0).add_(1.0)
 
 
+def elu_backward(gradient: Tensor, result: Tensor) -> Tensor:
+    """The gradient of what ELU's result was made of."""
+    return torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, result)
+
+
+def by_step(*parts: Tensor) -> list[tuple[Tensor, ...]]:
+    """Tensors (T, …) → for each of T steps what belongs to it."""
+    return list(zip(*(part.unbind() for part in parts), strict=True))
+
+
 class GruWeights(NamedTuple):
     """Those of `nn.GRUCell`: gates are in the order reset, update, new."""
 
@@ -32,80 +53,113 @@ class GruWeights(NamedTuple):
     input_bias: Tensor  # (3 D)
     hidden_bias: Tensor  # (3 D)
 
-    def to(self, dtype: torch.dtype) -> GruWeights:
-        """The weights in another type."""
-        return GruWeights(*(weight.to(dtype) for weight in self))
+
+class Slopes(NamedTuple):
+    """What gradients are multiplied by on a step's way back, (..., D) each; gates are meant before their activations.
+
+    Attributes:
+        new: from the next hidden state to the new gate.
+        reset: from the new gate to the reset gate.
+        update: from the next hidden state to the update gate.
+    """
+
+    new: Tensor
+    reset: Tensor
+    update: Tensor
+
+
+class GateGradients(NamedTuple):
+    """Gradients of gates before their activations; what the input has part in and what the hidden state has are one
+    block each, as products want them.
+
+    Attributes:
+        new: (..., D), of the new gate and what the input adds to it.
+        reset: (..., D).
+        update: (..., D).
+        from_hidden: (..., D), of what the hidden state adds to the new gate.
+        of_input: (..., 3 D), the first three.
+        of_hidden: (..., 3 D), the last three.
+    """
+
+    new: Tensor
+    reset: Tensor
+    update: Tensor
+    from_hidden: Tensor
+    of_input: Tensor
+    of_hidden: Tensor
+
+    @classmethod
+    def within(cls, memory: Tensor) -> GateGradients:
+        """Places in (..., 4 D)."""
+        size = memory.shape[-1] // 4
+        new, reset, update, from_hidden = memory.split(size, -1)
+        return cls(new, reset, update, from_hidden, memory[..., : 3 * size], memory[..., size:])
 
 
 class Gru:
     """T steps of h' = n + z · (h − n), n = tanh(W x + b + r · (U h + c)), and back.
 
     Args:
-        weights: in the type that products are computed in.
+        weights: of the cell.
+        dtype: what products are computed in.
         steps: T.
         rows: N.
         like: a state, for type and device.
-
-    Attributes:
-        gradient: (T, N, 4 D), of [new from the input, reset, update, new from the hidden state] before their
-            activations, so that the input's and the hidden state's are both one block; filled by `back`.
     """
 
-    def __init__(self, weights: GruWeights, steps: int, rows: int, like: Tensor) -> None:
+    def __init__(self, weights: GruWeights, dtype: torch.dtype, steps: int, rows: int, like: Tensor) -> None:
         self.size = size = weights.hidden.shape[1]
-        self.weights = weights
-        self.gates = like.new_empty(steps, rows, 2 * size)  # reset, update
-        self.new = like.new_empty(steps, rows, size)
+        self.dtype = dtype
+        self.input_to_gates = turned(weights.input, dtype)  # (I, 3 D)
+        self.hidden_to_gates, self.hidden_to_new = turned(weights.hidden, dtype).split([2 * size, size], 1)
+        self.new_bias = weights.hidden_bias[2 * size :]
+        self.bias = weights.input_bias.clone()
+        self.bias[: 2 * size] += weights.hidden_bias[: 2 * size]
+        self.back_to_input = torch.cat([weights.input[2 * size :], weights.input[: 2 * size]]).to(dtype)  # `of_input`
+        self.back_to_hidden = weights.hidden.to(dtype)
+        self.gates = like.new_empty(steps, rows, 3 * size)  # reset, update, new
         self.from_hidden = like.new_empty(steps, rows, size)  # U h + c of the new gate
-        self.steps = list(zip(self.gates.unbind(), self.new.unbind(), self.from_hidden.unbind(), strict=True))
+        self.steps = by_step(self.gates, self.gates[..., : 2 * size], *self.gates.split(size, -1), self.from_hidden)
 
     def forth(self, step: int, value: Tensor, hidden: Tensor, out: Tensor) -> None:
         """Step t: input (N, I) and hidden state (N, D) → the next hidden state, into `out`."""
-        size = self.size
-        gates, new, from_hidden = self.steps[step]
-        x = product(value, self.weights.input.T, self.weights.input_bias)
-        h = product(hidden, self.weights.hidden.T, self.weights.hidden_bias)
-        torch.add(x[:, : 2 * size], h[:, : 2 * size], out=gates).sigmoid_()
-        from_hidden.copy_(h[:, 2 * size :])
-        torch.addcmul(x[:, 2 * size :], gates[:, :size], from_hidden, out=new).tanh_()
-        torch.lerp(new, hidden, gates[:, size:], out=out)
+        all_gates, gates, reset, update, new, from_hidden = self.steps[step]
+        multiplied = hidden.to(self.dtype)
+        affine(self.bias, value, self.input_to_gates, out=all_gates)
+        affine(gates, multiplied, self.hidden_to_gates, out=gates).sigmoid_()
+        affine(self.new_bias, multiplied, self.hidden_to_new, out=from_hidden)
+        torch.addcmul(new, reset, from_hidden, out=new).tanh_()
+        torch.lerp(new, hidden, update, out=out)
 
-    def turn(self, before: Tensor) -> None:
-        """Prepares the way back for all steps at once; `before` are the hidden states (T, N, D) they began with."""
-        size = self.size
-        reset, update = self.gates.chunk(2, -1)
-        self.gradient = self.gates.new_empty(*self.gates.shape[:2], 4 * size)
-        keep = 1.0 - update
-        slopes = (
-            (before - self.new) * update * keep,
-            keep * (1.0 - self.new.square()),
-            self.from_hidden * reset * (1.0 - reset),
+    def slopes(self, before: Tensor, step: int | slice = slice(None)) -> Slopes:
+        """Those of a step or several, given the hidden states (..., N, D) that they began with."""
+        reset, update, new = self.gates[step].split(self.size, -1)
+        return Slopes(
+            torch.ops.aten.tanh_backward(1.0 - update, new),
+            torch.ops.aten.sigmoid_backward(self.from_hidden[step], reset),
+            torch.ops.aten.sigmoid_backward(before - new, update),
         )
-        self.steps_back = list(
-            zip(*(slope.unbind() for slope in slopes), self.gates.unbind(), self.gradient.unbind(), strict=True)
-        )
-        weights = self.weights
-        self.input_matrix = torch.cat([weights.input[2 * size :], weights.input[: 2 * size]])  # as in `gradient`
 
-    def back(self, step: int, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Step t: the next hidden state's gradient (N, D) → the input's (N, I) and the hidden state's (N, D)."""
-        size = self.size
-        to_update, to_new, to_reset, gates, out = self.steps_back[step]
-        new = torch.mul(gradient, to_new, out=out[:, :size])
-        torch.mul(new, to_reset, out=out[:, size : 2 * size])
-        torch.mul(gradient, to_update, out=out[:, 2 * size : 3 * size])
-        torch.mul(new, gates[:, :size], out=out[:, 3 * size :])
-        to_hidden = product(out[:, size:], self.weights.hidden)
-        return product(out[:, : 3 * size], self.input_matrix), to_hidden.addcmul_(gradient, gates[:, size:])
+    def back(self, step: int, slopes: Slopes, gradient: Tensor, out: GateGradients) -> tuple[Tensor, Tensor]:
+        """Step t: the next hidden state's gradient (N, D) → the input's (N, I) and the hidden state's (N, D).
 
-    def weight_gradients(self, values: Tensor, before: Tensor) -> GruWeights:
-        """For inputs (T, N, I) and hidden states (T, N, D) that steps began with, once all steps were gone back."""
-        size, dtype = self.size, self.weights.input.dtype
-        of_input, of_hidden = self.gradient[..., : 3 * size], self.gradient[..., size:]
-        matrix, bias = weight_gradient(of_input, values, dtype), of_input.sum((0, 1))
+        The gates' gradients are left in `out`.
+        """
+        _, _, reset, update, *_ = self.steps[step]
+        torch.mul(gradient, slopes.new, out=out.new)
+        torch.mul(out.new, slopes.reset, out=out.reset)
+        torch.mul(gradient, slopes.update, out=out.update)
+        torch.mul(out.new, reset, out=out.from_hidden)
+        to_hidden = product(out.of_hidden, self.back_to_hidden)
+        return product(out.of_input, self.back_to_input), to_hidden.addcmul_(gradient, update)
+
+    def weight_gradients(self, gradients: GateGradients, values: Tensor, before: Tensor) -> GruWeights:
+        """Of all steps' gates' gradients, their inputs (T, N, I) and the hidden states (T, N, D) they began with."""
+        size, (*_, of_input, of_hidden) = self.size, gradients
+        matrix, bias = weight_gradient(of_input, values, self.dtype), of_input.sum((0, 1))
         return GruWeights(
             torch.cat([matrix[size:], matrix[:size]]),
-            weight_gradient(of_hidden, before, dtype),
+            weight_gradient(of_hidden, before, self.dtype),
             torch.cat([bias[size:], bias[:size]]),
             of_hidden.sum((0, 1)),
         )
