@@ -90,9 +90,10 @@ def test_while_the_replay_store_is_away(tmp_path: Path) -> None:
     assert sum(chunk.rows.env_steps(2) for chunk in chunks) == summary["env_steps"]
 
 
-def test_while_a_shard_hangs(tmp_path: Path) -> None:
-    """One of two; the other one answers."""
-    args = on("slow", "--replay.shards", "2", "--actors", "2")
+@pytest.mark.parametrize("shards", [1, 2])
+def test_while_a_shard_hangs(tmp_path: Path, shards: int) -> None:
+    """The only one, or one of two, of which the other answers."""
+    args = on("slow", "--replay.shards", str(shards), "--actors", "2")
     with Training(tmp_path / "run", args, tmp_path / "log", TINY_STEP_SECONDS="0.02") as run:
         run.until(lambda: updates(run) > 5, PATIENCE)
         hanging = run.roles("Replay")[0]
@@ -102,7 +103,7 @@ def test_while_a_shard_hangs(tmp_path: Path) -> None:
     with Training(tmp_path / "run", args, tmp_path / "log", TINY_STEP_SECONDS="0.005") as run:
         assert run.end() == 0, run.text
         assert "are lost with the replay store" not in run.text
-    chunks = [chunk for shard in (0, 1) for chunk in stored_chunks(folder.path, shard)]
+    chunks = [chunk for shard in range(shards) for chunk in stored_chunks(folder.path, shard)]
     assert_whole(chunks)
     summary = folder.summary()
     assert summary is not None
