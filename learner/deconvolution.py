@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from learner.blocks import kernel_blocks, kernel_pixels, pixels
+from learner.convolution_gradients import sum_of_places, weight_gradient
 from learner.precision import compute_type
 
 
@@ -38,14 +40,24 @@ class Deconvolution:
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.weight = weight
         self.kernel = weight.shape[-1]
-        self.over_blocks = kernel_blocks(weight).contiguous(memory_format=torch.channels_last)  # (I, 4 · O, T, T)
-        self.to_blocks = self.over_blocks.transpose(0, 1).flip(-1, -2).contiguous(memory_format=torch.channels_last)
+        self.around = (self.kernel + 1) // 2 - 1  # T − 1
         self.bias = None if bias is None else bias.repeat(4)
-        self.around = self.over_blocks.shape[-1] - 1
+
+    @cached_property
+    def over_blocks(self) -> Tensor:
+        """The kernel (I, 4 · O, T, T) of the way back from blocks."""
+        return kernel_blocks(self.weight).contiguous(memory_format=torch.channels_last)
+
+    @cached_property
+    def to_blocks(self) -> Tensor:
+        """The kernel (4 · O, I, T, T) of the way to blocks."""
+        return self.over_blocks.transpose(0, 1).flip(-1, -2).contiguous(memory_format=torch.channels_last)
 
     def blocks(self, value: Tensor) -> Tensor:
         """(N, I, H, W) → the result's blocks (N, 4 · O, H + T − 1, W + T − 1); the last are cut off if K is odd."""
-        return functional.conv2d(value, self.to_blocks, self.bias, padding=self.around)
+        if value.shape[-1] > 2 or self.bias is not None:
+            return functional.conv2d(value, self.to_blocks, self.bias, padding=self.around)
+        return self._few_blocks(value)
 
     def forth(self, value: Tensor, relu: bool) -> Tensor:
         """(N, I, H, W) → (N, O, 2 (H − 1) + K, 2 (W − 1) + K), channels last, with ReLU if asked for."""
@@ -72,29 +84,16 @@ class Deconvolution:
         to_pairs = weight_gradient(value, gradient, pairs, 1)
         return _beside(to_value, 0.5), kernel_pixels(_weight_of(to_pairs), self.kernel), to_bias
 
-
-def weight_gradient(gradient: Tensor, value: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """That of a convolution's weight (O, I, K, K): result's gradient (N, O, …), value (N, I, …)."""
-    return _convolution_backward(gradient, value, weight, stride, [False, True, False])[1]
-
-
-def value_gradient(gradient: Tensor, value: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """That of what a convolution with this weight (O, I, K, K) saw: result's gradient (N, O, …), value (N, I, …)."""
-    return _convolution_backward(gradient, value, weight, stride, [True, False, False])[0]
-
-
-def _convolution_backward(
-    gradient: Tensor, value: Tensor, weight: Tensor, stride: int, wanted: list[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.ops.aten.convolution_backward(
-        gradient, value, weight, None, [stride, stride], [0, 0], [1, 1], False, [0, 0], 1, wanted
-    )
-
-
-def sum_of_places(value: Tensor) -> Tensor:
-    """(N, C, H, W), channels last → (C); a row's places are added beside each other, since channels are few."""
-    last = value.permute(0, 2, 3, 1)
-    return last.reshape(-1, last.shape[2] * last.shape[3]).sum(0).view(last.shape[2:]).sum(0)
+    def _few_blocks(self, value: Tensor) -> Tensor:
+        """`blocks` without bias: one product for what each place gives to all blocks, and a sum of what blocks got."""
+        count, _, height, width = value.shape
+        matrix = self.over_blocks.permute(0, 2, 3, 1)  # (I, T, T, 4 · O)
+        given = (value.permute(0, 2, 3, 1) @ matrix.flatten(1)).unflatten(-1, matrix.shape[1:])
+        result = value.new_zeros(count, height + self.around, width + self.around, matrix.shape[-1])
+        for row in range(self.around + 1):
+            for column in range(self.around + 1):
+                result[:, row : row + height, column : column + width] += given[..., row, column, :]
+        return result.permute(0, 3, 1, 2)
 
 
 def _beside(value: Tensor, columns: float) -> Tensor:

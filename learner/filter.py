@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from learner.networks import Encoder
 from learner.pictures import normalise
+from learner.windows import windows
 from learner.world_model.rssm import RSSM
 from learner.world_model.state import State
 
@@ -68,15 +69,12 @@ def _seen_twice(layer: nn.Module) -> _Convolution:
 
 def _convolve(layer: _Convolution, x: Tensor) -> Tensor:
     """The ReLU of a stride-2 convolution: (E, h, w, C), contiguous → (E, (h − k) / 2 + 1, …, O), contiguous."""
-    count, height, width, channels = x.shape
+    count, height, width, _ = x.shape
     size = layer.kernel.shape[-1]
     rows, columns = (height - size) // 2 + 1, (width - size) // 2 + 1
     if count * rows * columns * len(layer.matrix) > WINDOW_ELEMENTS:
         convolved = functional.conv2d(x.permute(0, 3, 1, 2), layer.kernel, layer.bias, 2)
         return functional.relu_(convolved).permute(0, 2, 3, 1).contiguous()
-    line = width * channels
-    strides = (height * line, 2 * line, 2 * channels, line, 1)
-    # The pixels of a window's line lie side by side, all channels of each.
-    windows = x.as_strided((count, rows, columns, size, size * channels), strides)
-    product = torch.addmm(layer.bias, windows.reshape(-1, len(layer.matrix)), layer.matrix)  # (E · h · w, O)
+    seen = windows(x, size).flatten(0, 2)  # (E · h · w, k · k · C)
+    product = torch.addmm(layer.bias, seen, layer.matrix)  # (E · h · w, O)
     return functional.relu_(product).view(count, rows, columns, -1)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from learner.blocks import image_blocks, kernel_blocks, kernel_pixels, pixels
-from learner.deconvolution import Deconvolution, sum_of_places, value_gradient, weight_gradient
+from learner.blocks import image_blocks, kernel_blocks, kernel_pixels
+from learner.convolution import Convolution
+from learner.convolution_gradients import sum_of_places
+from learner.deconvolution import Deconvolution
 from learner.layers import Total, layers_of
 from learner.precision import compute_type
 
@@ -48,16 +49,13 @@ class Encoding(Function):
     @staticmethod
     def forward(ctx: Any, blocks: Tensor, *parameters: Tensor) -> Tensor:
         """Images' blocks (N, 12, 32, 32), and the layers' weights and biases → embeddings (N, E)."""
-        dtype = compute_type(parameters[0])
-        (first, first_bias), *layers = layers_of(parameters, dtype)
-        first = kernel_blocks(first).contiguous(memory_format=torch.channels_last)
+        (first, bias), *others = layers_of(parameters, compute_type(parameters[0]))
+        layers = [Convolution(kernel_blocks(first), bias, stride=1), *(Convolution(*layer) for layer in others)]
         results: list[list[Tensor]] = []
         for few in _parts(blocks):
-            values = [functional.conv2d(few.to(dtype), first, first_bias).relu_()]
-            for layer in layers:
-                values.append(functional.conv2d(values[-1], *layer, stride=2).relu_())
-            results.append(values)
-        ctx.weights = [first, *(weight for weight, _ in layers)]
+            value = few.to(first.dtype)
+            results.append([value := layer.forth(value) for layer in layers])
+        ctx.layers = layers
         ctx.save_for_backward(blocks, *(value for values in results for value in values))
         return torch.cat([values[-1].flatten(1) for values in results])
 
@@ -66,25 +64,19 @@ class Encoding(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the weights and biases."""
         blocks, *results = ctx.saved_tensors
-        weights, total = ctx.weights, Total()
-        size, dtype = len(weights), weights[0].dtype
-        back = [None, *(Deconvolution(weight) if _few_channels(weight) else None for weight in weights[1:])]
+        layers, total = ctx.layers, Total()
+        dtype = layers[0].weight.dtype
         gradient = gradient.view(-1, *results[-1].shape[1:]).contiguous(memory_format=torch.channels_last).to(dtype)
         for number, (few, ahead) in enumerate(zip(_parts(blocks), _parts(gradient), strict=True)):
-            values = results[number * size : (number + 1) * size]
+            values = [few.to(dtype), *results[number * len(layers) : (number + 1) * len(layers)]]
             gradients: list[Tensor] = []
-            for layer in range(size - 1, 0, -1):
-                ahead = torch.ops.aten.threshold_backward(ahead, values[layer], 0.0)
-                weight, value = weights[layer], values[layer - 1]
-                gradients = [weight_gradient(ahead, value, weight, 2), sum_of_places(ahead), *gradients]
-                deconvolution = back[layer]
-                if deconvolution is None:
-                    ahead = value_gradient(ahead, value, weight, 2)
-                else:
-                    ahead = pixels(deconvolution.blocks(ahead), *value.shape[-2:])
-            ahead = torch.ops.aten.threshold_backward(ahead, values[0], 0.0)
-            own = [weight_gradient(ahead, few.to(dtype), weights[0], 1), sum_of_places(ahead)]
-            total.add([*own, *gradients])
+            for index in range(len(layers) - 1, -1, -1):
+                layer, value = layers[index], values[index]
+                ahead = torch.ops.aten.threshold_backward(ahead, values[index + 1], 0.0)
+                gradients = [*layer.own_gradients(ahead, value), *gradients]
+                if index > 0:
+                    ahead = layer.back(ahead, value)
+            total.add(gradients)
         first, *others = total.gradients
         return None, kernel_pixels(first, 4), *others
 
@@ -136,8 +128,3 @@ class Reconstructing(Function):
 def _parts(value: Tensor) -> tuple[Tensor, ...]:
     """All rows, in equal parts: what is done once a part costs the same for a small one."""
     return value.chunk(max(1, round(len(value) / ROWS)))
-
-
-def _few_channels(weight: Tensor) -> bool:
-    """Whether a convolution's inputs' gradient is faster by blocks: with few inputs, or in bf16."""
-    return weight.shape[1] <= 32 or weight.dtype == torch.bfloat16
