@@ -50,7 +50,8 @@ from replay_service.codec import encode
 SLICE_SECONDS = 1.0
 IDLE_SECONDS = 0.02
 COMING_SECONDS = 0.1
-# glibc: what LMDB frees after each transaction stays for the next one, which then has no page faults.
+# glibc: what LMDB frees after each transaction, and a learner after each update, stays for the next one, which then has
+# no page faults.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(64 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20)}
 # Custom resources with which a cluster's nodes say what they are for; each role takes next to nothing of them.
 LABELS = {
@@ -354,6 +355,7 @@ def role_options(setting: Setting, kind: str) -> dict[str, Any]:
         options["resources"] = {LABELS[kind]: LABEL_SHARE}
     if kind == "learner":
         options["num_gpus"] = 1 if setting.device.startswith("cuda") else 0
+        options["runtime_env"] = {"env_vars": KEEP_MEMORY}
     elif kind == "replay":
         options["runtime_env"] = {"env_vars": {**KEEP_MEMORY, "CUDA_VISIBLE_DEVICES": ""}}
     else:
