@@ -36,8 +36,9 @@ def pixels(blocks: Tensor, height: int, width: int) -> Tensor:
     """Blocks (N, 4 · C, h, w) → (N, C, height, width), channels last: cut off, or with zeros beyond them."""
     count, channels, h, w = blocks.shape
     whole = (max(height, 2 * h), max(width, 2 * w))
-    make = blocks.new_empty if whole == (2 * h, 2 * w) else blocks.new_zeros
-    result = make(count, *whole, channels // 4)
+    result = blocks.new_empty(count, *whole, channels // 4)
+    result[:, 2 * h :].zero_()
+    result[:, :, 2 * w :].zero_()
     places = result[:, : 2 * h, : 2 * w].unflatten(1, (h, 2)).unflatten(3, (w, 2))  # (N, h, 2, w, 2, C)
     places.copy_(blocks.permute(0, 2, 3, 1).unflatten(-1, (2, 2, -1)).transpose(2, 3))
     if whole != (height, width):
