@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from learner.convolutions.windows import windows
 from learner.networks import Encoder
 from learner.pictures import normalise
-from learner.windows import windows
 from learner.world_model.rssm import RSSM
 from learner.world_model.state import State
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from learner.deconvolution import deconvolve
+from learner.convolutions.deconvolution import deconvolve
 from learner.initialisation import initialise_like_keras
 from learner.pictures import Encoding, Reconstructing
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from learner.blocks import image_blocks, kernel_blocks, kernel_pixels
-from learner.convolution import Convolution
-from learner.convolution_gradients import sum_of_places
-from learner.deconvolution import Deconvolution
+from learner.convolutions.blocks import image_blocks, kernel_blocks, kernel_pixels
+from learner.convolutions.convolution import Convolution
+from learner.convolutions.deconvolution import Deconvolution
+from learner.convolutions.gradients import sum_of_places
 from learner.layers import Total, layers_of
 from learner.precision import compute_type
 

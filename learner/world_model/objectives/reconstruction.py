@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.config import WorldModelConfig
-from learner.blocks import pixels
+from learner.convolutions.blocks import pixels
 from learner.distributions import LOG_2PI
 from learner.networks import Decoder
 from learner.world_model.objectives.objective import Objective, ObjectiveLoss

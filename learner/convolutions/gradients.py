@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from learner.windows import windows
+from learner.convolutions.windows import windows
 
 
 def weight_gradient(gradient: Tensor, value: Tensor, weight: Tensor, stride: int) -> Tensor:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from learner.blocks import pixels
-from learner.convolution_gradients import sum_of_places, value_gradient, weight_gradient
-from learner.deconvolution import Deconvolution
-from learner.windows import windows
+from learner.convolutions.blocks import pixels
+from learner.convolutions.deconvolution import Deconvolution
+from learner.convolutions.gradients import sum_of_places, value_gradient, weight_gradient
+from learner.convolutions.windows import windows
 
 
 class Convolution:

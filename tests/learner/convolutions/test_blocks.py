@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from learner.blocks import image_blocks, kernel_blocks, kernel_pixels, pixels
+from learner.convolutions.blocks import image_blocks, kernel_blocks, kernel_pixels, pixels
 from learner.pictures import normalise
 
 

@@ -11,8 +11,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from learner.blocks import kernel_blocks, kernel_pixels, pixels
-from learner.convolution_gradients import sum_of_places, weight_gradient
+from learner.convolutions.blocks import kernel_blocks, kernel_pixels, pixels
+from learner.convolutions.gradients import sum_of_places, weight_gradient
 from learner.precision import compute_type
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from learner.convolution import Convolution
-from learner.deconvolution import Deconvolution
-from learner.windows import windows
+from learner.convolutions.convolution import Convolution
+from learner.convolutions.deconvolution import Deconvolution
+from learner.convolutions.windows import windows
 
 
 def normal(*shape: int) -> Tensor:
