@@ -1,11 +1,13 @@
 """What heads say of dreams, as a CPU learns it fastest: some states at a time, and each of them once.
 
-A head's layers over all imagined states are passes over its largest tensors. Its value of a dream is wanted twice, for
-gradients of the states and of its own weights: the same numbers, with two ways back.
+A head's layers over all imagined states are passes over its largest tensors. What it says is one number, so its
+gradient with respect to the state is that number's gradient times a derivative that is known already on the way there:
+it is taken while the layers lie in the cache, and all that is kept. Weights' gradients are sums over states and wait.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,96 +16,92 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from learner.layers import Total, layers_of
+from learner.layers import Total, elu_backward, layers_of
 from learner.networks import ScalarHead
 from learner.precision import compute_type
 
-ROWS = 500  # states at a time
+ROWS = 2000  # states at a time
+
+Layers = list[Tensor]  # what each layer saw of some states, (rows, inputs)
 
 
 def judge(head: ScalarHead, feature: Tensor) -> Tensor:
     """The head at features (H, N, F) → (H, N); gradients are for the features alone."""
-    return _seen(head, feature)[0] if feature.device.type == "cpu" else head(feature)
+    return _judged(head, feature, None) if feature.device.type == "cpu" else head(feature)
 
 
 def judge_and_learn(head: ScalarHead, feature: Tensor) -> tuple[Tensor, Tensor]:
     """`judge`, and the same at all steps but the last (H − 1, N), with gradients for the head's parameters alone."""
     if feature.device.type != "cpu":
         return head(feature), head(feature[:-1].detach())
-    value, hidden = _seen(head, feature)
-    return value, _Learning.apply(value[:-1].detach(), feature.detach(), hidden, *head.parameters())
+    seen: list[Layers] = []
+    value = _judged(head, feature, seen)
+    return value, _Learning.apply(value[:-1].detach(), seen, *head.parameters())
 
 
-def _seen(head: ScalarHead, feature: Tensor) -> tuple[Tensor, list[Tensor]]:
-    value, *hidden = _Seeing.apply(feature, *(parameter.detach() for parameter in head.parameters()))
-    return value, hidden
+def _judged(head: ScalarHead, feature: Tensor, seen: list[Layers] | None) -> Tensor:
+    return _Judging.apply(feature, seen, *(parameter.detach() for parameter in head.parameters()))
 
 
-class _Seeing(Function):
+class _Judging(Function):
     @staticmethod
-    def forward(ctx: Any, feature: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        """The head's values (H, N), and its hidden layers' (H · N, units), which have no gradients."""
+    def forward(ctx: Any, feature: Tensor, seen: list[Layers] | None, *parameters: Tensor) -> Tensor:
+        """The head's values (H, N); what its layers saw joins `seen`."""
         flat = feature.flatten(0, -2)
         layers = layers_of(parameters, compute_type(feature))
-        hidden = [weight.new_empty(len(flat), len(weight)) for weight, _ in layers[:-1]]
-        value = feature.new_empty(feature.shape[:-1])
-        weight, bias = layers[-1]
-        parts = (part.split(ROWS) for part in (flat, value.flatten(), *hidden))
-        for few, value_few, *hidden_few in zip(*parts, strict=True):
-            seen = few.to(weight.dtype)
-            for layer, result in zip(layers[:-1], hidden_few, strict=True):
-                seen = functional.elu_(torch.addmm(layer[1], seen, layer[0].T, out=result))
-            value_few.copy_(torch.addmv(bias, seen, weight[0]))
-        ctx.weights = [weight for weight, _ in layers]
-        ctx.save_for_backward(*hidden)
-        ctx.mark_non_differentiable(*hidden)
-        ctx.dtype = feature.dtype
-        return value, *hidden
+        value, slope = flat.new_empty(len(flat)), torch.empty_like(flat, dtype=layers[0][0].dtype)
+        for few, value_few, slope_few in zip(*(part.split(ROWS) for part in (flat, value, slope)), strict=True):
+            values = _see(layers, few, value_few)
+            first, *_ = _back(layers, values, torch.ones_like(values[0][:, :1]))
+            torch.mm(first, layers[0][0], out=slope_few)
+            if seen is not None:
+                seen.append(values)
+        ctx.save_for_backward(slope)
+        return value.view(feature.shape[:-1])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the features."""
-        *weights, last = ctx.weights
-        hidden = ctx.saved_tensors
-        result = torch.empty(gradient.numel(), ctx.weights[0].shape[1], dtype=ctx.dtype)
-        parts = (part.split(ROWS) for part in (gradient.flatten(), result, *hidden))
-        for gradient_few, result_few, *hidden_few in zip(*parts, strict=True):
-            back = gradient_few.to(last.dtype)[:, None] * last
-            for weight, seen in zip(weights[::-1], hidden_few[::-1], strict=True):
-                back = _elu_backward(back, seen) @ weight
-            result_few.copy_(back)
-        return result.view(*gradient.shape, -1), *[None] * (len(ctx.needs_input_grad) - 1)
+        (slope,) = ctx.saved_tensors
+        return gradient.unsqueeze(-1) * slope.view(*gradient.shape, -1), *[None] * (len(ctx.needs_input_grad) - 1)
 
 
 class _Learning(Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, feature: Tensor, hidden: list[Tensor], *parameters: Tensor) -> Tensor:
-        """Values (…) that were seen at the first of the features (…, F), for the parameters' sake."""
-        ctx.hidden, ctx.dtype = hidden, compute_type(feature)
-        ctx.save_for_backward(feature, *parameters)
+    def forward(ctx: Any, value: Tensor, seen: list[Layers], *parameters: Tensor) -> Tensor:
+        """Values (…) of the first of the states that were seen, for the parameters' sake."""
+        ctx.seen = seen
+        ctx.save_for_backward(*parameters)
         return value.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of weights and biases."""
-        feature, *parameters = ctx.saved_tensors
-        weights = [weight for weight, _ in layers_of(parameters, ctx.dtype)]
-        flat, rows = feature.flatten(0, -2), gradient.numel()
-        parts = [part[:rows].split(ROWS) for part in (flat, *ctx.hidden)]
+        layers = layers_of(ctx.saved_tensors, ctx.seen[0][0].dtype)
         total = Total()
-        for gradient_few, feature_few, *hidden_few in zip(gradient.flatten().split(ROWS), *parts, strict=True):
-            back = gradient_few.to(ctx.dtype)[:, None]
-            values = [feature_few.to(ctx.dtype), *hidden_few]
-            gradients: list[Tensor] = []
-            for layer in range(len(weights) - 1, -1, -1):
-                gradients = [back.T @ values[layer], back.sum(0), *gradients]
-                if layer > 0:
-                    back = _elu_backward(back @ weights[layer], values[layer])
-            total.add(gradients)
-        return None, None, None, *total.gradients
+        for gradient_few, values in zip(gradient.flatten().split(ROWS), ctx.seen, strict=False):
+            values = [value[: len(gradient_few)] for value in values]
+            backs = _back(layers, values, gradient_few.to(values[0].dtype)[:, None])
+            parts = [(back.T @ value, back.sum(0)) for back, value in zip(backs, values, strict=True)]
+            total.add([each for part in parts for each in part])
+        return None, None, *total.gradients
 
 
-def _elu_backward(gradient: Tensor, result: Tensor) -> Tensor:
-    return torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, result)
+def _see(layers: Sequence[tuple[Tensor, Tensor]], feature: Tensor, value: Tensor) -> Layers:
+    """The head at features (rows, F), into `value` (rows)."""
+    *hidden, (last, last_bias) = layers
+    values = [feature.to(last.dtype)]
+    for weight, bias in hidden:
+        values.append(functional.elu_(torch.addmm(bias, values[-1], weight.T)))
+    value.copy_(torch.addmv(last_bias, values[-1], last[0]))
+    return values
+
+
+def _back(layers: Sequence[tuple[Tensor, Tensor]], values: Layers, gradient: Tensor) -> list[Tensor]:
+    """Gradients (rows, outputs) of what each layer put out before its activation, given the last one's (rows, 1)."""
+    gradients = [gradient]
+    for (weight, _), value in zip(layers[:0:-1], values[:0:-1], strict=True):
+        gradients.append(elu_backward(torch.mm(gradients[-1], weight), value))
+    return gradients[::-1]

@@ -18,6 +18,11 @@ def layers_of(parameters: Sequence[Tensor], dtype: torch.dtype) -> list[tuple[Te
     return [(weight.to(dtype), bias.to(dtype)) for weight, bias in pairs(parameters)]
 
 
+def elu_backward(gradient: Tensor, result: Tensor) -> Tensor:
+    """The gradient of what ELU's result was made of."""
+    return torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, result)
+
+
 class Total:
     """Gradients that are summed over parts of a batch, in float32 if they come in less."""
 

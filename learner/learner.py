@@ -180,7 +180,8 @@ class Learner:
     def one_update(self, batch: Batch, noise: dict[str, Tensor]) -> Outcome:
         """What of an update the device does by itself: losses, gradients and the optimisers' steps."""
         losses, metrics, by_sequence = self.losses(batch, noise)
-        own = {name: optimiser.gradients(losses[name]) for name, optimiser in self.optimisers.items()}
+        # The model's come last, and each loss is let go: what a way back needed is free for the next one's.
+        own = {name: self.optimisers[name].gradients(losses.pop(name)) for name in reversed(self.optimisers)}
         gradients = self.ranks.average(own)
         for name, optimiser in self.optimisers.items():
             metrics[f"{name}_gradient_norm"] = optimiser.step(gradients[name])

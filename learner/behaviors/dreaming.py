@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from learner.behaviors.actor import Actor
-from learner.layers import pairs
+from learner.layers import elu_backward, pairs
 from learner.precision import compute_type
 from learner.world_model.gru import (
     GateGradients,
@@ -20,7 +20,6 @@ from learner.world_model.gru import (
     GruWeights,
     affine,
     by_step,
-    elu_backward,
     product,
     turned,
     weight_gradient,

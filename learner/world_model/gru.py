@@ -35,11 +35,6 @@ def elu_slope(result: Tensor) -> Tensor:
     return result.clamp(max=0.0).add_(1.0)
 
 
-def elu_backward(gradient: Tensor, result: Tensor) -> Tensor:
-    """The gradient of what ELU's result was made of."""
-    return torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, result)
-
-
 def by_step(*parts: Tensor) -> list[tuple[Tensor, ...]]:
     """Tensors (T, …) → for each of T steps what belongs to it."""
     return list(zip(*(part.unbind() for part in parts), strict=True))
