@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from learner.convolutions.deconvolution import deconvolve
 from learner.initialisation import initialise_like_keras
-from learner.pictures import Encoding, Reconstructing
+from learner.pictures import Encoding, Reconstructing, in_blocks
 
 
 class Encoder(nn.Module):
@@ -26,7 +26,7 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Images, normalised (N, 3, 64, 64) or as blocks (N, 12, 32, 32) → embeddings (N, 32 · depth)."""
-        if image.shape[1] == 12:
+        if in_blocks(image):
             return Encoding.apply(image, *self.layers.parameters())
         x = image
         for layer in self.layers:

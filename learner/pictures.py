@@ -43,6 +43,11 @@ def prepared(image: Tensor, dtype: torch.dtype) -> Tensor:
     return blocks
 
 
+def in_blocks(image: Tensor) -> bool:
+    """Whether `prepared` images are blocks."""
+    return image.shape[1] == 12
+
+
 class Encoding(Function):
     """Convolutions of stride 2 with ReLU."""
 

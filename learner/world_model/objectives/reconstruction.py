@@ -9,6 +9,7 @@ from common.config import WorldModelConfig
 from learner.convolutions.blocks import pixels
 from learner.distributions import LOG_2PI
 from learner.networks import Decoder
+from learner.pictures import in_blocks
 from learner.world_model.objectives.objective import Objective, ObjectiveLoss
 
 
@@ -22,7 +23,7 @@ class Reconstruction(Objective):
     def loss(self, feature: Tensor, embed: Tensor, image: Tensor, by_row: bool = False) -> ObjectiveLoss:
         """The loss in nats, and `image_loss`."""
         values = image[0].numel()
-        if image.shape[1] == 12:
+        if in_blocks(image):
             if not self.keeps_images:
                 error, each = self.decoder.error(feature, image)
                 loss = error / len(image) + 0.5 * values * LOG_2PI
