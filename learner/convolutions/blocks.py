@@ -23,7 +23,8 @@ def image_blocks(image: Tensor, out: Tensor) -> None:
     count, height, width, channels = image.shape
     pairs = image.reshape(-1, 2 * channels)  # two pixels beside each other stay so
     blocks = pairs.index_select(0, _order(count, height // 2, width // 2))
-    out.permute(0, 2, 3, 1).copy_(blocks.view(count, height // 2, width // 2, -1)).div_(255.0).sub_(0.5)
+    values = out.permute(0, 2, 3, 1).copy_(blocks.view(count, height // 2, width // 2, -1))
+    torch.add(values.new_tensor(-0.5), values, alpha=1.0 / 255.0, out=values)
 
 
 @functools.lru_cache(maxsize=4)
