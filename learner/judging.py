@@ -94,7 +94,7 @@ def _see(layers: Sequence[tuple[Tensor, Tensor]], feature: Tensor, value: Tensor
     *hidden, (last, last_bias) = layers
     values = [feature.to(last.dtype)]
     for weight, bias in hidden:
-        values.append(functional.elu_(torch.addmm(bias, values[-1], weight.T)))
+        values.append(functional.elu_(torch.mm(values[-1], weight.T).add_(bias)))
     value.copy_(torch.addmv(last_bias, values[-1], last[0]))
     return values
 

@@ -19,8 +19,8 @@ def layers_of(parameters: Sequence[Tensor], dtype: torch.dtype) -> list[tuple[Te
 
 
 def elu_backward(gradient: Tensor, result: Tensor) -> Tensor:
-    """The gradient of what ELU's result was made of."""
-    return torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, result)
+    """The gradient of ELU's result → that of its argument, in place."""
+    return torch.ops.aten.elu_backward.grad_input(gradient, 1.0, 1.0, 1.0, True, result, grad_input=gradient)
 
 
 class Total:

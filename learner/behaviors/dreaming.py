@@ -199,14 +199,14 @@ class _Predictions:
         gates = GateGradients.within(gradient.new_empty(rows, 4 * self.gru.size))  # each step's in the same place
         to_stoch, to_deter = torch.zeros_like(self.noise[0]), gradient.new_zeros(rows, self.gru.size)
         actions: list[Tensor] = []
-        at = by_step(*self.halves(gradient), slopes, self.x, self.y, self.halves(self.feature[:-1])[1])
+        at = by_step(*self.halves(gradient), slopes, self.x, self.y, self.halves(self.feature[1:])[1])
         for step in range(len(at) - 1, -1, -1):
             to_stoch_t, to_deter_t, slopes_t, x, y, deter = at[step]
             to_out = (to_stoch + to_stoch_t).unsqueeze(1) * slopes_t  # (N, 2, S)
             to_y = elu_backward(product(to_out.flatten(1), from_out), y)
             to_deter.add_(to_deter_t)
             affine(to_deter, to_y, from_y, out=to_deter)
-            to_x, to_deter = self.gru.back(step, self.gru.slopes(deter, step), to_deter, gates)
+            to_x, to_deter = self.gru.back(step, to_deter, deter, gates)
             to_stoch, to_action = product(elu_backward(to_x, x), from_given).tensor_split([size], -1)
             actions.append(to_action)
         return torch.stack(actions[::-1])

@@ -15,7 +15,6 @@ from learner.world_model.gru import (
     GateGradients,
     Gru,
     GruWeights,
-    Slopes,
     affine,
     by_step,
     elu_slope,
@@ -91,16 +90,16 @@ class Filtering(Function):
         to_out = torch.stack([to_mean, to_std * std_slope], -2).addcmul_(to_stoch.unsqueeze(-2), sample_slope)
         to_x, to_y = elu_slope(x), elu_slope(y)  # the slopes, and then the gradients, which lie where they lay
         to_gates = GateGradients.within(x.new_empty(*deter.shape[:2], 4 * gru.size))
-        slopes, gates = by_step(*gru.slopes(deter_before)), by_step(*to_gates)
+        gates = [GateGradients(*places) for places in by_step(*to_gates)]
         carried_stoch, carried_deter = torch.zeros_like(noise[0]), torch.zeros_like(deter[0])
-        at = by_step(keep, sample_slope, to_deter_out, to_out, to_out.flatten(-2), to_x, to_y)
+        at = by_step(keep, sample_slope, deter, to_deter_out, to_out, to_out.flatten(-2), to_x, to_y)
         for step in range(len(at) - 1, -1, -1):
-            keep_t, sample_slope_t, to_deter_t, to_halves_t, to_out_t, to_x_t, to_y_t = at[step]
+            keep_t, sample_slope_t, deter_t, to_deter_t, to_halves_t, to_out_t, to_x_t, to_y_t = at[step]
             to_halves_t.addcmul_(carried_stoch.unsqueeze(1), sample_slope_t)
             to_y_t.mul_(product(to_out_t, output))
             carried_deter.add_(to_deter_t)
             affine(carried_deter, to_y_t, weight_deter, out=carried_deter)
-            from_x, carried_deter = gru.back(step, Slopes(*slopes[step]), carried_deter, GateGradients(*gates[step]))
+            from_x, carried_deter = gru.back(step, carried_deter, deter_t, gates[step])
             to_x_t.mul_(from_x)
             carried_stoch = product(to_x_t, weight_stoch).mul_(keep_t)
             carried_deter.mul_(keep_t)

@@ -7,6 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+tanh_backward = torch.ops.aten.tanh_backward.grad_input
+sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+
 
 def product(value: Tensor, matrix: Tensor) -> Tensor:
     """value (N, I) @ matrix (I, O), computed in the matrix's type and given in the value's."""
@@ -16,6 +19,8 @@ def product(value: Tensor, matrix: Tensor) -> Tensor:
 def affine(addend: Tensor, value: Tensor, matrix: Tensor, out: Tensor) -> Tensor:
     """addend (O) or (N, O) + value (N, I) @ matrix (I, O) into `out`; the product in the matrix's type."""
     if out.dtype == matrix.dtype:
+        if addend.dim() == 1:  # added to what lies in the cache; `addmm` would fill cold memory with it first
+            return torch.mm(value, matrix, out=out).add_(addend)
         return torch.addmm(addend, value, matrix, out=out)
     return torch.add(addend, torch.mm(value.to(matrix.dtype), matrix), out=out)
 
@@ -47,20 +52,6 @@ class GruWeights(NamedTuple):
     hidden: Tensor  # (3 D, D)
     input_bias: Tensor  # (3 D)
     hidden_bias: Tensor  # (3 D)
-
-
-class Slopes(NamedTuple):
-    """What gradients are multiplied by on a step's way back, (..., D) each; gates are meant before their activations.
-
-    Attributes:
-        new: from the next hidden state to the new gate.
-        reset: from the new gate to the reset gate.
-        update: from the next hidden state to the update gate.
-    """
-
-    new: Tensor
-    reset: Tensor
-    update: Tensor
 
 
 class GateGradients(NamedTuple):
@@ -126,27 +117,21 @@ class Gru:
         torch.addcmul(new, reset, from_hidden, out=new).tanh_()
         torch.lerp(new, hidden, update, out=out)
 
-    def slopes(self, before: Tensor, step: int | slice = slice(None)) -> Slopes:
-        """Those of a step or several, given the hidden states (..., N, D) that they began with."""
-        reset, update, new = self.gates[step].split(self.size, -1)
-        return Slopes(
-            torch.ops.aten.tanh_backward(1.0 - update, new),
-            torch.ops.aten.sigmoid_backward(self.from_hidden[step], reset),
-            torch.ops.aten.sigmoid_backward(before - new, update),
-        )
-
-    def back(self, step: int, slopes: Slopes, gradient: Tensor, out: GateGradients) -> tuple[Tensor, Tensor]:
-        """Step t: the next hidden state's gradient (N, D) → the input's (N, I) and the hidden state's (N, D).
+    def back(self, step: int, gradient: Tensor, result: Tensor, out: GateGradients) -> tuple[Tensor, Tensor]:
+        """Step t: the gradient (N, D) of its result (N, D) → the input's (N, I) and the hidden state's (N, D).
 
         The gates' gradients are left in `out`.
         """
-        _, _, reset, update, *_ = self.steps[step]
-        torch.mul(gradient, slopes.new, out=out.new)
-        torch.mul(out.new, slopes.reset, out=out.reset)
-        torch.mul(gradient, slopes.update, out=out.update)
+        _, _, reset, update, new, from_hidden = self.steps[step]
+        to_hidden = gradient * update
+        to_new = gradient - to_hidden
+        tanh_backward(to_new, new, grad_input=out.new)
+        torch.sub(result, new, out=out.update).mul_(to_new)  # h' − n = z · (h − n)
+        torch.mul(out.new, from_hidden, out=out.reset)
+        sigmoid_backward(out.reset, reset, grad_input=out.reset)
         torch.mul(out.new, reset, out=out.from_hidden)
-        to_hidden = product(out.of_hidden, self.back_to_hidden)
-        return product(out.of_input, self.back_to_input), to_hidden.addcmul_(gradient, update)
+        affine(to_hidden, out.of_hidden, self.back_to_hidden, out=to_hidden)
+        return product(out.of_input, self.back_to_input), to_hidden
 
     def weight_gradients(self, gradients: GateGradients, values: Tensor, before: Tensor) -> GruWeights:
         """Of all steps' gates' gradients, their inputs (T, N, I) and the hidden states (T, N, D) they began with."""
