@@ -20,9 +20,12 @@ class Optimiser:
 
     def step(self, gradients: list[Tensor]) -> Tensor:
         """Clips and applies gradients; returns their global norm before clipping, a scalar on the device."""
+        gradients = [_laid_out_like(*pair) for pair in zip(self.parameters.values(), gradients, strict=True)]
         for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
-            parameter.grad = _laid_out_like(parameter, gradient)
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.clip, foreach=True)
+            parameter.grad = gradient
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        # What the fused step divides gradients by while it reads them: as `clip_grad_norm_`, but without a pass for it.
+        self.adam.grad_scale = ((norm + 1e-6) / self.clip).clamp(min=1.0).float()  # type: ignore[attr-defined]
         # The fused step is the same either way; without this it refuses to be captured, with it it warns outside.
         self.adam.param_groups[0]["capturable"] = norm.is_cuda and torch.cuda.is_current_stream_capturing()
         self.adam.step()
