@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -26,6 +24,7 @@ class Convolution:
     def __init__(self, weight: Tensor, bias: Tensor, stride: int = 2) -> None:
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.bias, self.stride, self.kernel = bias, stride, weight.shape[-1]
+        self.transposed = Deconvolution(self.weight)  # leads back to the value, with stride 2
 
     def forth(self, value: Tensor) -> Tensor:
         """(N, I, H, W) → (N, O, (H − K) / stride + 1, (W − K) / stride + 1), both channels last."""
@@ -35,11 +34,6 @@ class Convolution:
         matrix = self.weight.permute(0, 2, 3, 1).flatten(1)  # (O, K · K · I)
         result = torch.addmm(self.bias, seen.flatten(0, 2), matrix.T).relu_()
         return result.view(*seen.shape[:3], -1).permute(0, 3, 1, 2)
-
-    @cached_property
-    def transposed(self) -> Deconvolution:
-        """What leads back to the value, with stride 2."""
-        return Deconvolution(self.weight)
 
     def own_gradients(self, gradient: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Those of weight and bias, given the result's without its ReLU."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -35,6 +34,10 @@ class Deconvolution:
     Args:
         weight: (I, O, K, K).
         bias: (O), or none.
+
+    Attributes:
+        over_blocks: the kernel (I, 4 · O, T, T) of the way back from blocks.
+        to_blocks: the kernel (4 · O, I, T, T) of the way to blocks.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -42,16 +45,9 @@ class Deconvolution:
         self.kernel = weight.shape[-1]
         self.around = (self.kernel + 1) // 2 - 1  # T − 1
         self.bias = None if bias is None else bias.repeat(4)
-
-    @cached_property
-    def over_blocks(self) -> Tensor:
-        """The kernel (I, 4 · O, T, T) of the way back from blocks."""
-        return kernel_blocks(self.weight).contiguous(memory_format=torch.channels_last)
-
-    @cached_property
-    def to_blocks(self) -> Tensor:
-        """The kernel (4 · O, I, T, T) of the way to blocks."""
-        return self.over_blocks.transpose(0, 1).flip(-1, -2).contiguous(memory_format=torch.channels_last)
+        self.over_blocks = kernel_blocks(weight).contiguous(memory_format=torch.channels_last)
+        to_blocks = self.over_blocks.transpose(0, 1).flip(-1, -2)
+        self.to_blocks = to_blocks.contiguous(memory_format=torch.channels_last)
 
     def blocks(self, value: Tensor) -> Tensor:
         """(N, I, H, W) → the result's blocks (N, 4 · O, H + T − 1, W + T − 1); the last are cut off if K is odd."""

@@ -13,6 +13,7 @@ from common.config import Config
 from learner import compiling
 from learner.compiling import captured, compile_networks
 from learner.networks import Decoder, Encoder, Mlp
+from learner.pictures import prepared
 from learner.ranks import ALONE, Ranks
 from tests.learner.tiny import tiny_config
 from tests.learner.tiny_learner import assert_equal, make_learner, parameters
@@ -58,6 +59,18 @@ def test_what_is_compiled(monkeypatch: pytest.MonkeyPatch, how: str, device: str
     assert any(issubclass(each, Encoder) for each in compiled(modules)) == does
     assert any(issubclass(each, Decoder) for each in compiled(modules)) == does
     assert any(issubclass(each, Mlp) for each in compiled(modules)) == does
+
+
+def test_networks_are_compiled_whole_with_their_ways_back() -> None:
+    blocks = prepared(torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8), torch.float32)
+    for network, value in ((Encoder(2), blocks), (Decoder(5, 2), torch.randn(3, 5))):
+        expected = network(value)
+        gradients = torch.autograd.grad(expected.square().sum(), list(network.parameters()))
+        network.compile(dynamic=False, fullgraph=True, backend="aot_eager")  # raises where something is left out
+        result = network(value)
+        torch.testing.assert_close(result, expected)
+        actual = torch.autograd.grad(result.square().sum(), list(network.parameters()))
+        torch.testing.assert_close(actual, gradients, rtol=1e-4, atol=1e-4)
 
 
 def test_ranks_that_share_batches_are_not_captured() -> None:
