@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from learner.convolutions.convolution import Convolution
 from learner.convolutions.deconvolution import Deconvolution
+from learner.convolutions.gradients import FEW_IMAGES, weight_gradient
 from learner.convolutions.windows import windows
 
 
@@ -70,6 +71,13 @@ def test_the_way_back_from_blocks_is_the_one_from_pixels(kernel: int, size: int,
     gradient = kinds.permute(0, 3, 4, 1, 5, 2).reshape(2, 3, height, height)
     for actual, wanted in zip(layer.back_from_blocks(blocks, value), layer.back(gradient, value), strict=True):
         assert_same(actual, wanted)
+
+
+@pytest.mark.parametrize("count", [FEW_IMAGES, FEW_IMAGES + 1])
+def test_weights_gradients_of_few_and_of_many_images(count: int) -> None:
+    value, gradient, weight = normal(count, 2, 6, 6), normal(count, 3, 2, 2), normal(3, 2, 4, 4).requires_grad_()
+    (expected,) = torch.autograd.grad(functional.conv2d(value, weight, stride=2), weight, gradient)
+    assert_same(weight_gradient(gradient, value, weight.detach(), 2), expected)
 
 
 def test_windows_are_what_a_convolution_sees() -> None:
