@@ -22,7 +22,7 @@ class Encoder(nn.Module):
         sizes = (3, depth, 2 * depth, 4 * depth, 8 * depth)
         self.layers = nn.ModuleList(nn.Conv2d(i, o, 4, stride=2) for i, o in pairwise(sizes))
         initialise_like_keras(self)
-        _channels_last(self.layers)
+        _channels_last(self)
 
     def forward(self, image: Tensor) -> Tensor:
         """Images, normalised (N, 3, 64, 64) or as blocks (N, 12, 32, 32) → embeddings (N, 32 · depth)."""
@@ -47,7 +47,7 @@ class Decoder(nn.Module):
             nn.ConvTranspose2d(i, o, k, stride=2) for (i, o), k in zip(pairwise(channels), kernels, strict=True)
         )
         initialise_like_keras(self)
-        _channels_last(self.layers)
+        _channels_last(self)
 
     def forward(self, feature: Tensor) -> Tensor:
         """Features (N, F) → means (N, 3, 64, 64) of a unit-variance Normal over normalised images."""
@@ -99,8 +99,8 @@ class ScalarHead(Mlp):
         return super().forward(feature).squeeze(-1).to(feature.dtype)
 
 
-def _channels_last(layers: nn.ModuleList) -> None:
+def _channels_last(network: nn.Module) -> None:
     """Lays kernels out with channels last: images come so, outputs follow, and convolutions are fastest so."""
-    for parameter in layers.parameters():
+    for parameter in network.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

@@ -45,6 +45,12 @@ def test_the_default_decoder_has_the_kernels_of_the_table() -> None:
     assert tuple(first.weight.shape) == (1024, 230)
 
 
+def test_kernels_lie_with_their_channels_last() -> None:
+    for layer in [*convolutions(Encoder(2), nn.Conv2d), *convolutions(Decoder(5, 2), nn.ConvTranspose2d)]:
+        assert isinstance(layer.weight, nn.Parameter)
+        assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_the_encoder_is_four_strided_convolutions_with_relu() -> None:
     torch.manual_seed(0)
     encoder = Encoder(1).double()
