@@ -90,7 +90,7 @@ class _Dreaming(Function):
             for step in range(len(noise)):
                 predictions.forth(step, choices.forth(step, predictions.features[step]))
         ctx.choices, ctx.predictions = choices, predictions
-        mean = predictions.out[..., : noise.shape[-1]].clone()
+        mean = predictions.out[..., : noise.shape[-1]]
         ctx.mark_non_differentiable(mean, predictions.std, choices.action)
         return predictions.feature[1:], mean, predictions.std, choices.action
 
@@ -194,16 +194,15 @@ class _Predictions:
         """Gradients of features (H, N, F) → those of the actions (H, N, A) that led to them."""
         rows, size = gradient.shape[1], self.size
         from_given, from_y, from_out = self.weights
-        slope = self.noise * self.out[..., size:].sigmoid()
-        slopes = torch.stack([torch.ones_like(slope), slope], -2)  # of mean and raw, (H, N, 2, S)
+        slopes = self.noise * self.out.sigmoid()[..., size:]  # of the standard deviation's half
         gates = GateGradients.within(gradient.new_empty(rows, 4 * self.gru.size))  # each step's in the same place
         to_stoch, to_deter = torch.zeros_like(self.noise[0]), gradient.new_zeros(rows, self.gru.size)
         actions: list[Tensor] = []
         at = by_step(*self.halves(gradient), slopes, self.x, self.y, self.halves(self.feature[1:])[1])
         for step in range(len(at) - 1, -1, -1):
-            to_stoch_t, to_deter_t, slopes_t, x, y, deter = at[step]
-            to_out = (to_stoch + to_stoch_t).unsqueeze(1) * slopes_t  # (N, 2, S)
-            to_y = elu_backward(product(to_out.flatten(1), from_out), y)
+            to_stoch_t, to_deter_t, slope, x, y, deter = at[step]
+            to_stoch = to_stoch + to_stoch_t
+            to_y = elu_backward(product(torch.cat([to_stoch, to_stoch * slope], -1), from_out), y)
             to_deter.add_(to_deter_t)
             affine(to_deter, to_y, from_y, out=to_deter)
             to_x, to_deter = self.gru.back(step, to_deter, deter, gates)

@@ -85,7 +85,7 @@ class Filtering(Function):
         gru, (weight_stoch, weight_deter, output) = ctx.gru, ctx.weights
         size, dtype = noise.shape[-1], output.dtype
         stoch_before, deter_before = before.split([size, gru.size], -1)
-        std_slope = out[..., size:].sigmoid()
+        std_slope = out.sigmoid()[..., size:]
         sample_slope = torch.stack([torch.ones_like(noise), noise * std_slope], -2)  # of mean and raw, (L, B, 2, S)
         to_out = torch.stack([to_mean, to_std * std_slope], -2).addcmul_(to_stoch.unsqueeze(-2), sample_slope)
         to_x, to_y = elu_slope(x), elu_slope(y)  # the slopes, and then the gradients, which lie where they lay
