@@ -19,7 +19,7 @@ def product(value: Tensor, matrix: Tensor) -> Tensor:
 def affine(addend: Tensor, value: Tensor, matrix: Tensor, out: Tensor) -> Tensor:
     """addend (O) or (N, O) + value (N, I) @ matrix (I, O) into `out`; the product in the matrix's type."""
     if out.dtype == matrix.dtype:
-        if addend.dim() == 1:  # added to what lies in the cache; `addmm` would fill cold memory with it first
+        if addend.dim() == 1 and out.is_cpu:  # added in the cache; `addmm` would fill cold memory with it first
             return torch.mm(value, matrix, out=out).add_(addend)
         return torch.addmm(addend, value, matrix, out=out)
     return torch.add(addend, torch.mm(value.to(matrix.dtype), matrix), out=out)
@@ -120,11 +120,11 @@ class Gru:
     def back(self, step: int, gradient: Tensor, result: Tensor, out: GateGradients) -> tuple[Tensor, Tensor]:
         """Step t: the gradient (N, D) of its result (N, D) → the input's (N, I) and the hidden state's (N, D).
 
-        The gates' gradients are left in `out`.
+        The gates' gradients are left in `out`; the one given is used up.
         """
         _, _, reset, update, new, from_hidden = self.steps[step]
         to_hidden = gradient * update
-        to_new = gradient - to_hidden
+        to_new = gradient.sub_(to_hidden)
         tanh_backward(to_new, new, grad_input=out.new)
         torch.sub(result, new, out=out.update).mul_(to_new)  # h' − n = z · (h − n)
         torch.mul(out.new, from_hidden, out=out.reset)
