@@ -18,6 +18,11 @@ def layers_of(parameters: Sequence[Tensor], dtype: torch.dtype) -> list[tuple[Te
     return [(weight.to(dtype), bias.to(dtype)) for weight, bias in pairs(parameters)]
 
 
+def elu_slope(result: Tensor) -> Tensor:
+    """The derivative of ELU where its result is this."""
+    return result.clamp(max=0.0).add_(1.0)
+
+
 def elu_backward(gradient: Tensor, result: Tensor) -> Tensor:
     """The gradient of ELU's result → that of its argument, in place."""
     return torch.ops.aten.elu_backward.grad_input(gradient, 1.0, 1.0, 1.0, True, result, grad_input=gradient)

@@ -10,6 +10,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from learner.layers import elu_slope
 from learner.precision import compute_type
 from learner.world_model.gru import (
     GateGradients,
@@ -17,7 +18,6 @@ from learner.world_model.gru import (
     GruWeights,
     affine,
     by_step,
-    elu_slope,
     product,
     turned,
     weight_gradient,
@@ -28,7 +28,7 @@ class Filtering(Function):
     """`RSSM.observe`'s loop: what is left of it when all that does not depend on the recurrence is done before.
 
     PyTorch's own way back is a hundred operations a row, each with a node to find, and a product a row for each weight;
-    this one is fifteen a row, and one product for each weight.
+    this one is nineteen a row, and one product for each weight.
     """
 
     @staticmethod

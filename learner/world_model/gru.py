@@ -35,11 +35,6 @@ def weight_gradient(gradient: Tensor, value: Tensor, dtype: torch.dtype) -> Tens
     return (gradient.flatten(0, -2).to(dtype).T @ value.flatten(0, -2).to(dtype)).to(gradient.dtype)
 
 
-def elu_slope(result: Tensor) -> Tensor:
-    """The derivative of ELU where its result is this."""
-    return result.clamp(max=0.0).add_(1.0)
-
-
 def by_step(*parts: Tensor) -> list[tuple[Tensor, ...]]:
     """Tensors (T, …) → for each of T steps what belongs to it."""
     return list(zip(*(part.unbind() for part in parts), strict=True))
