@@ -15,7 +15,7 @@ from learner.behaviors.actor import Actor
 from learner.layers import elu_backward, pairs
 from learner.precision import compute_type
 from learner.world_model.gru import (
-    GateGradients,
+    Gates,
     Gru,
     GruWeights,
     affine,
@@ -195,7 +195,7 @@ class _Predictions:
         rows, size = gradient.shape[1], self.size
         from_given, from_y, from_out = self.weights
         slopes = self.noise * self.out.sigmoid()[..., size:]  # of the standard deviation's half
-        gates = GateGradients.within(gradient.new_empty(rows, 4 * self.gru.size))  # each step's in the same place
+        gates = Gates.within(gradient.new_empty(rows, 4 * self.gru.size))  # each step's in the same place
         to_stoch, to_deter = torch.zeros_like(self.noise[0]), gradient.new_zeros(rows, self.gru.size)
         actions: list[Tensor] = []
         at = by_step(*self.halves(gradient), slopes, self.x, self.y, self.halves(self.feature[1:])[1])

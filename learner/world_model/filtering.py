@@ -13,7 +13,7 @@ from torch.nn import functional
 from learner.layers import elu_slope
 from learner.precision import compute_type
 from learner.world_model.gru import (
-    GateGradients,
+    Gates,
     Gru,
     GruWeights,
     affine,
@@ -89,8 +89,8 @@ class Filtering(Function):
         sample_slope = torch.stack([torch.ones_like(noise), noise * std_slope], -2)  # of mean and raw, (L, B, 2, S)
         to_out = torch.stack([to_mean, to_std * std_slope], -2).addcmul_(to_stoch.unsqueeze(-2), sample_slope)
         to_x, to_y = elu_slope(x), elu_slope(y)  # the slopes, and then the gradients, which lie where they lay
-        to_gates = GateGradients.within(x.new_empty(*deter.shape[:2], 4 * gru.size))
-        gates = [GateGradients(*places) for places in by_step(*to_gates)]
+        to_gates = Gates.within(x.new_empty(*deter.shape[:2], 4 * gru.size))
+        gates = to_gates.by_step()
         carried_stoch, carried_deter = torch.zeros_like(noise[0]), torch.zeros_like(deter[0])
         at = by_step(keep, sample_slope, deter, to_deter_out, to_out, to_out.flatten(-2), to_x, to_y)
         for step in range(len(at) - 1, -1, -1):

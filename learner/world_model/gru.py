@@ -49,17 +49,19 @@ class GruWeights(NamedTuple):
     hidden_bias: Tensor  # (3 D)
 
 
-class GateGradients(NamedTuple):
-    """Gradients of gates before their activations; what the input has part in and what the hidden state has are one
-    block each, as products want them.
+class Gates(NamedTuple):
+    """What a step makes of its gates, or gradients of these before their activations.
+
+    What the input has part in is one block, and what the hidden state has part in, as products want them.
 
     Attributes:
-        new: (..., D), of the new gate and what the input adds to it.
+        new: (..., D), of the new gate; its gradient is also that of what the input adds to it.
         reset: (..., D).
         update: (..., D).
-        from_hidden: (..., D), of what the hidden state adds to the new gate.
+        from_hidden: (..., D), what the hidden state adds to the new gate: U h + c.
         of_input: (..., 3 D), the first three.
         of_hidden: (..., 3 D), the last three.
+        of_both: (..., 2 D), reset and update.
     """
 
     new: Tensor
@@ -68,13 +70,19 @@ class GateGradients(NamedTuple):
     from_hidden: Tensor
     of_input: Tensor
     of_hidden: Tensor
+    of_both: Tensor
 
     @classmethod
-    def within(cls, memory: Tensor) -> GateGradients:
+    def within(cls, memory: Tensor) -> Gates:
         """Places in (..., 4 D)."""
         size = memory.shape[-1] // 4
         new, reset, update, from_hidden = memory.split(size, -1)
-        return cls(new, reset, update, from_hidden, memory[..., : 3 * size], memory[..., size:])
+        blocks = memory[..., : 3 * size], memory[..., size:], memory[..., size : 3 * size]
+        return cls(new, reset, update, from_hidden, *blocks)
+
+    def by_step(self) -> list[Gates]:
+        """Those of T steps (T, …) → each step's."""
+        return [Gates(*parts) for parts in by_step(*self)]
 
 
 class Gru:
@@ -91,33 +99,29 @@ class Gru:
     def __init__(self, weights: GruWeights, dtype: torch.dtype, steps: int, rows: int, like: Tensor) -> None:
         self.size = size = weights.hidden.shape[1]
         self.dtype = dtype
-        self.input_to_gates = turned(weights.input, dtype)  # (I, 3 D)
-        self.hidden_to_gates, self.hidden_to_new = turned(weights.hidden, dtype).split([2 * size, size], 1)
+        new_first = torch.cat([weights.input[2 * size :], weights.input[: 2 * size]])
+        self.input_to_gates, self.hidden_to_gates = turned(new_first, dtype), turned(weights.hidden, dtype)
+        self.back_to_input, self.back_to_hidden = new_first.to(dtype), weights.hidden.to(dtype)
         self.new_bias = weights.hidden_bias[2 * size :]
-        self.bias = weights.input_bias.clone()
-        self.bias[: 2 * size] += weights.hidden_bias[: 2 * size]
-        self.back_to_input = torch.cat([weights.input[2 * size :], weights.input[: 2 * size]]).to(dtype)  # `of_input`
-        self.back_to_hidden = weights.hidden.to(dtype)
-        self.gates = like.new_empty(steps, rows, 3 * size)  # reset, update, new
-        self.from_hidden = like.new_empty(steps, rows, size)  # U h + c of the new gate
-        self.steps = by_step(self.gates, self.gates[..., : 2 * size], *self.gates.split(size, -1), self.from_hidden)
+        self.bias = torch.cat([weights.input_bias[2 * size :], (weights.input_bias + weights.hidden_bias)[: 2 * size]])
+        self.steps = Gates.within(like.new_empty(steps, rows, 4 * size)).by_step()
 
     def forth(self, step: int, value: Tensor, hidden: Tensor, out: Tensor) -> None:
         """Step t: input (N, I) and hidden state (N, D) → the next hidden state, into `out`."""
-        all_gates, gates, reset, update, new, from_hidden = self.steps[step]
-        multiplied = hidden.to(self.dtype)
-        affine(self.bias, value, self.input_to_gates, out=all_gates)
-        affine(gates, multiplied, self.hidden_to_gates, out=gates).sigmoid_()
-        affine(self.new_bias, multiplied, self.hidden_to_new, out=from_hidden)
+        new, reset, update, from_hidden, of_input, of_hidden, of_both = self.steps[step]
+        affine(self.bias, value, self.input_to_gates, out=of_input)
+        from_hidden.copy_(self.new_bias)
+        affine(of_hidden, hidden, self.hidden_to_gates, out=of_hidden)
+        of_both.sigmoid_()
         torch.addcmul(new, reset, from_hidden, out=new).tanh_()
         torch.lerp(new, hidden, update, out=out)
 
-    def back(self, step: int, gradient: Tensor, result: Tensor, out: GateGradients) -> tuple[Tensor, Tensor]:
+    def back(self, step: int, gradient: Tensor, result: Tensor, out: Gates) -> tuple[Tensor, Tensor]:
         """Step t: the gradient (N, D) of its result (N, D) → the input's (N, I) and the hidden state's (N, D).
 
         The gates' gradients are left in `out`; the one given is used up.
         """
-        _, _, reset, update, new, from_hidden = self.steps[step]
+        new, reset, update, from_hidden, *_ = self.steps[step]
         to_hidden = gradient * update
         to_new = gradient.sub_(to_hidden)
         tanh_backward(to_new, new, grad_input=out.new)
@@ -128,9 +132,9 @@ class Gru:
         affine(to_hidden, out.of_hidden, self.back_to_hidden, out=to_hidden)
         return product(out.of_input, self.back_to_input), to_hidden
 
-    def weight_gradients(self, gradients: GateGradients, values: Tensor, before: Tensor) -> GruWeights:
+    def weight_gradients(self, gradients: Gates, values: Tensor, before: Tensor) -> GruWeights:
         """Of all steps' gates' gradients, their inputs (T, N, I) and the hidden states (T, N, D) they began with."""
-        size, (*_, of_input, of_hidden) = self.size, gradients
+        size, of_input, of_hidden = self.size, gradients.of_input, gradients.of_hidden
         matrix, bias = weight_gradient(of_input, values, self.dtype), of_input.sum((0, 1))
         return GruWeights(
             torch.cat([matrix[size:], matrix[:size]]),
