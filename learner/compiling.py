@@ -24,9 +24,10 @@ def captured(update: Update, how: Compile, device: torch.device, ranks: Ranks) -
 
 
 def compile_networks(modules: nn.Module, how: Compile, device: torch.device) -> bool:
-    """Has torch.compile make kernels for every encoder, decoder and perceptron, when each is first called.
+    """Has torch.compile make kernels for every perceptron, and on a GPU encoder and decoder, when each is first called.
 
-    On a GPU only if `how` is `max`, on a CPU also for `default`. Where nothing can be compiled, one line says why.
+    On a GPU only if `how` is `max`, on a CPU also for `default`. There encoder and decoder have ways back of their own,
+    some images at a time, over which it would sit for many minutes. Where nothing can be compiled, one line says why.
 
     Returns:
         Whether they will be.
@@ -40,8 +41,9 @@ def compile_networks(modules: nn.Module, how: Compile, device: torch.device) -> 
             file=sys.stderr,
         )
         return False
+    kinds = Mlp if device.type == "cpu" else Encoder | Decoder | Mlp
     for module in modules.modules():
-        if isinstance(module, Encoder | Decoder | Mlp):
+        if isinstance(module, kinds):
             module.compile(dynamic=False)
     return True
 
