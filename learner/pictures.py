@@ -20,7 +20,7 @@ from learner.convolutions.gradients import sum_of_places
 from learner.layers import Total, layers_of
 from learner.precision import compute_type
 
-ROWS = 64  # images at a time, about
+ROWS = 100  # images at a time, about
 
 
 def normalise(image: Tensor, dtype: torch.dtype | None = None) -> Tensor:

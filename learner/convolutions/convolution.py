@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -24,7 +26,11 @@ class Convolution:
     def __init__(self, weight: Tensor, bias: Tensor, stride: int = 2) -> None:
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.bias, self.stride, self.kernel = bias, stride, weight.shape[-1]
-        self.transposed = Deconvolution(self.weight)  # leads back to the value, with stride 2
+
+    @cached_property
+    def transposed(self) -> Deconvolution:
+        """What leads back to the value, with stride 2."""
+        return Deconvolution(self.weight)
 
     def forth(self, value: Tensor) -> Tensor:
         """(N, I, H, W) → (N, O, (H − K) / stride + 1, (W − K) / stride + 1), both channels last."""
