@@ -74,10 +74,10 @@ class Encoding(Function):
         gradient = gradient.view(-1, *results[-1].shape[1:]).contiguous(memory_format=torch.channels_last).to(dtype)
         for number, (few, ahead) in enumerate(zip(_parts(blocks), _parts(gradient), strict=True)):
             values = [few.to(dtype), *results[number * len(layers) : (number + 1) * len(layers)]]
+            ahead = torch.ops.aten.threshold_backward(ahead, values[-1], 0.0)
             gradients: list[Tensor] = []
             for index in range(len(layers) - 1, -1, -1):
                 layer, value = layers[index], values[index]
-                ahead = torch.ops.aten.threshold_backward(ahead, values[index + 1], 0.0)
                 gradients = [*layer.own_gradients(ahead, value), *gradients]
                 if index > 0:
                     ahead = layer.back(ahead, value)

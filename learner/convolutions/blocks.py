@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+threshold_backward = torch.ops.aten.threshold_backward.grad_input
+
 
 def image_blocks(image: Tensor, out: Tensor) -> None:
     """Writes the blocks of uint8 images, normalised to image/255 − 0.5.
@@ -40,11 +42,31 @@ def pixels(blocks: Tensor, height: int, width: int) -> Tensor:
     result = blocks.new_empty(count, *whole, channels // 4)
     result[:, 2 * h :].zero_()
     result[:, :, 2 * w :].zero_()
-    places = result[:, : 2 * h, : 2 * w].unflatten(1, (h, 2)).unflatten(3, (w, 2))  # (N, h, 2, w, 2, C)
-    places.copy_(blocks.permute(0, 2, 3, 1).unflatten(-1, (2, 2, -1)).transpose(2, 3))
+    _places(result, h, w).copy_(_in_places(blocks))
     if whole != (height, width):
         result = result[:, :height, :width].contiguous()
     return result.permute(0, 3, 1, 2)
+
+
+def pixels_where(blocks: Tensor, value: Tensor) -> Tensor:
+    """`pixels` of the value's size (N, C, H, W), with zeros where it is not positive: a way back through its ReLU."""
+    h, w = blocks.shape[-2:]
+    result = torch.empty_like(value.permute(0, 2, 3, 1))
+    result[:, 2 * h :].zero_()
+    result[:, :, 2 * w :].zero_()
+    seen = _places(value.permute(0, 2, 3, 1), h, w)
+    threshold_backward(_in_places(blocks), seen, 0.0, grad_input=_places(result, h, w))
+    return result.permute(0, 3, 1, 2)
+
+
+def _places(value: Tensor, h: int, w: int) -> Tensor:
+    """What blocks cover of (N, H, W, C): (N, h, 2, w, 2, C)."""
+    return value[:, : 2 * h, : 2 * w].unflatten(1, (h, 2)).unflatten(3, (w, 2))
+
+
+def _in_places(blocks: Tensor) -> Tensor:
+    """Blocks (N, 4 · C, h, w) → (N, h, 2, w, 2, C)."""
+    return blocks.permute(0, 2, 3, 1).unflatten(-1, (2, 2, -1)).transpose(2, 3)
 
 
 def kernel_blocks(weight: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from learner.convolutions.blocks import pixels
+from learner.convolutions.blocks import pixels_where
 from learner.convolutions.deconvolution import Deconvolution
 from learner.convolutions.gradients import sum_of_places, value_gradient, weight_gradient
 from learner.convolutions.windows import windows
@@ -46,8 +46,9 @@ class Convolution:
         return weight_gradient(gradient, value, self.weight, self.stride), sum_of_places(gradient)
 
     def back(self, gradient: Tensor, value: Tensor) -> Tensor:
-        """The value's gradient, given the result's without its ReLU."""
+        """The gradient of what the value's own ReLU saw, given the result's without its ReLU."""
         few = gradient.shape[-1] <= 2 or self.weight.shape[1] <= 32 or gradient.dtype == torch.bfloat16
         if self.stride == 2 and few:
-            return pixels(self.transposed.blocks(gradient), *value.shape[-2:])
-        return value_gradient(gradient, value, self.weight, self.stride)
+            return pixels_where(self.transposed.blocks(gradient), value)
+        to_value = value_gradient(gradient, value, self.weight, self.stride)
+        return torch.ops.aten.threshold_backward(to_value, value, 0.0)

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from learner.convolutions.windows import windows
 
-FEW_PLACES = 6  # in a row
+FEW_PLACES = {torch.bfloat16: 6}  # in a row; otherwise 2
 FEW_IMAGES = 256  # what more of them saw outgrows the caches
 
 
 def weight_gradient(gradient: Tensor, value: Tensor, weight: Tensor, stride: int) -> Tensor:
     """That of a convolution's weight (O, I, K, K): result's gradient (N, O, h, w), value (N, I, H, W)."""
-    if gradient.shape[-1] > FEW_PLACES or len(gradient) > FEW_IMAGES:
+    if gradient.shape[-1] > FEW_PLACES.get(value.dtype, 2) or len(gradient) > FEW_IMAGES:
         return _convolution_backward(gradient, value, weight, stride, [False, True, False])[1]
     # Few places, and a large sum over them for each weight: faster as a product of all that they saw.
     seen = windows(value.permute(0, 2, 3, 1), weight.shape[-1], stride)  # (N, h, w, K · K · I)
