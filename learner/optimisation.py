@@ -25,7 +25,8 @@ class Optimiser:
             parameter.grad = gradient
         norm = nn.utils.get_total_norm(gradients, foreach=True)
         # What the fused step divides gradients by while it reads them: as `clip_grad_norm_`, but without a pass for it.
-        self.adam.grad_scale = ((norm + 1e-6) / self.clip).clamp(min=1.0).float()  # type: ignore[attr-defined]
+        scale = ((norm + 1e-6) / self.clip).clamp(min=1.0).float()
+        self.adam.grad_scale = scale  # type: ignore[attr-defined]  # where `GradScaler` puts its own; Adam does not declare it
         # The fused step is the same either way; without this it refuses to be captured, with it it warns outside.
         self.adam.param_groups[0]["capturable"] = norm.is_cuda and torch.cuda.is_current_stream_capturing()
         self.adam.step()

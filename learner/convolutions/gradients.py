@@ -7,7 +7,7 @@ from torch import Tensor
 
 from learner.convolutions.windows import windows
 
-FEW_PLACES = {torch.bfloat16: 6}  # in a row; otherwise 2
+FEW_PLACES = {torch.bfloat16: 6}  # in a row; in other types, whose convolutions lose less there, 2
 FEW_IMAGES = 256  # what more of them saw outgrows the caches
 
 
